@@ -1,0 +1,37 @@
+// The door: one function per room registers that room's names.
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "base/cpu.h"
+
+namespace py = pybind11;
+using namespace musicgen;
+
+namespace {
+
+std::string compiler() {
+#if defined(__clang__)
+  return std::string("clang ") + __clang_version__;
+#elif defined(__GNUC__)
+  return std::string("gcc ") + __VERSION__;
+#elif defined(_MSC_VER)
+  return "msvc " + std::to_string(_MSC_FULL_VER);
+#else
+  return "unknown";
+#endif
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+  m.doc() = "Native kernels of musicgen_ext. Call them through the Python modules, which explain what is wrong.";
+  m.attr("__version__") = MUSICGEN_EXT_VERSION;
+  m.attr("compiler") = compiler();
+  m.def("isa_in_use", [] { return std::string(name_of(isa_in_use())); });
+  m.def("isas_available", [] {
+    py::list names;
+    for (const Isa isa : isas_available()) names.append(name_of(isa));
+    return names;
+  });
+}
