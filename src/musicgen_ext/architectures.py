@@ -1,0 +1,442 @@
+"""What a model file may describe: validated configurations and the tensors that each of them needs.
+
+Shared by the engine (`generate`), the trainer (`train`) and the plain reference, so that all of them mean the same
+network by the same words. No torch, no native code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, cast
+
+from musicgen_ext.errors import WeightsError
+
+CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+
+# Far above any small music model, far below what would exhaust a machine: a config beyond these is a broken file.
+LIMITS = {
+    "hidden_size": 16_384,
+    "num_layers": 64,
+    "size": 1 << 20,
+    "dim": 16_384,
+    "slots": 64,
+    "features": 512,
+    "lag": 4_096,
+    "match_window": 65_536,
+    "radius": 4_096,
+    "period": 1 << 20,
+    "buckets": 4_096,
+}
+
+FEATURE_FIELDS: dict[str, tuple[str, ...]] = {
+    "token": ("slot", "lag"),
+    "sounding": ("slot", "lag"),
+    "held": ("slot", "buckets"),
+    "clock": ("period", "divide"),
+    "match": ("slot",),
+    "match_length": ("buckets",),
+    "interval": ("slots", "limit"),
+    "given": ("size",),
+    "chosen": ("slot",),
+    "chosen_sounding": ("slot",),
+}
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One integer that describes the past (or is given by the caller) at every frame; see `RecurrentConfig`."""
+
+    name: str
+    kind: str
+    slot: int = 0
+    lag: int = 1
+    buckets: tuple[int, ...] = ()
+    period: int = 0
+    divide: int = 1
+    slots: tuple[int, int] = (0, 0)
+    limit: int = 0
+    size: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        values = asdict(self)
+        out: dict[str, Any] = {"name": self.name, "kind": self.kind}
+        for key in FEATURE_FIELDS[self.kind]:
+            out[key] = list(values[key]) if isinstance(values[key], tuple) else values[key]
+        return out
+
+
+@dataclass(frozen=True)
+class Relative:
+    """Output rows for token ids near a reference id: ``logits[i] += rows[i - ref + radius]``."""
+
+    feature: str
+    radius: int
+
+
+@dataclass(frozen=True)
+class Head:
+    """From the trunk's state (and embeddings of `inputs`) to the logits of one slot; `hidden_size` 0 means linear."""
+
+    hidden_size: int = 0
+    inputs: tuple[str, ...] = ()
+    relative: tuple[Relative, ...] = ()
+    copy: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One token of a frame: its vocabulary, where pitches begin in it, and which id means "still sounding"."""
+
+    name: str
+    size: int
+    first_pitch: int | None = None
+    hold: int | None = None
+    head: Head = field(default_factory=Head)
+
+    @property
+    def output_rows(self) -> int:
+        """Rows of the output matrix: logits, then the relative blocks, then one row for every copy."""
+        return self.size + sum(2 * r.radius + 1 for r in self.head.relative) + len(self.head.copy)
+
+
+@dataclass(frozen=True)
+class RecurrentConfig:
+    """A recurrent trunk over frames of tokens, with one head for every slot of a frame.
+
+    A sequence is a grid of tokens, shape (n_frames, F). The trunk (`cell`, torch's gate order and biases) steps once a
+    frame on the embeddings of its `features`; then the slots are drawn in order, each by its own head, which may look
+    at the slots already drawn. An ordinary language model has one slot and one feature, the previous token.
+
+    Feature kinds (value at frame t, from frames before t; the *start* id, the slot's size, where there is none):
+
+    ================= ======================================================================== ==============
+    kind              value                                                                    number of ids
+    ================= ======================================================================== ==============
+    token             token of `slot` at frame t - `lag`                                       size + 1
+    sounding          last token of `slot` other than its hold, at or before frame t - `lag`   size + 1
+    held              frames since the slot's last onset, as the number of `buckets` reached   len(buckets)+1
+    clock             (t // divide) mod period                                                 period
+    match             token of `slot` after the longest earlier match of the last frames       size + 1
+    match_length      length of that match, as the number of `buckets` reached                 len(buckets)+1
+    interval          1 + limit + clip(a - b) of two slots sounding at t - 1; 0: undefined     2*limit + 2
+    given             supplied by the caller under the feature's name                          size
+    chosen            token already drawn in this frame for an earlier slot (heads only)       size + 1
+    chosen_sounding   what that slot sounds, this frame's token included (heads only)          size + 1
+    ================= ======================================================================== ==============
+    """
+
+    cell: str
+    hidden_size: int
+    num_layers: int
+    slots: tuple[Slot, ...]
+    features: tuple[Feature, ...]
+    trunk: tuple[tuple[str, int], ...]
+    combine: Literal["concat", "sum"] = "concat"
+    vector_size: int = 0
+    vector_dim: int = 0
+    match_window: int = 1024
+
+    # -- the JSON form -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> RecurrentConfig:
+        """Build from the JSON form; a mistake is a `WeightsError` that names key, range and value."""
+        known = {
+            "cell", "hidden_size", "num_layers", "combine", "features", "trunk", "vector", "match_window", "slots",
+        }  # fmt: skip
+        _only(config, known, "config")
+        cell = _choice(config, "cell", CELLS, "config")
+        hidden_size = _integer(config, "hidden_size", 1, LIMITS["hidden_size"], "config")
+        num_layers = _integer(config, "num_layers", 1, LIMITS["num_layers"], "config")
+        combine = _choice(config, "combine", ("concat", "sum"), "config", "concat")
+        window = _integer(config, "match_window", 1, LIMITS["match_window"], "config", 1024)
+        slots = tuple(
+            _slot(s, f"config.slots[{i}]") for i, s in enumerate(_list(config, "slots", 1, LIMITS["slots"], "config"))
+        )
+        features = tuple(
+            _feature(f, f"config.features[{i}]", slots)
+            for i, f in enumerate(_list(config, "features", 0, LIMITS["features"], "config"))
+        )
+        trunk = []
+        for i, entry in enumerate(_list(config, "trunk", 0, LIMITS["features"], "config")):
+            where = f"config.trunk[{i}]"
+            _only(entry, {"feature", "dim"}, where)
+            trunk.append((_string(entry, "feature", where), _integer(entry, "dim", 1, LIMITS["dim"], where)))
+        vector_size = vector_dim = 0
+        if config.get("vector") is not None:
+            vector = config["vector"]
+            _only(vector, {"size", "dim"}, "config.vector")
+            vector_size = _integer(vector, "size", 1, LIMITS["dim"], "config.vector")
+            vector_dim = _integer(vector, "dim", 1, LIMITS["dim"], "config.vector")
+        built = cls(
+            cell, hidden_size, num_layers, slots, features, tuple(trunk), cast("Any", combine), vector_size, vector_dim,
+            window,
+        )  # fmt: skip
+        built._check()
+        return built
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form: `from_dict(config.to_dict()) == config`."""
+        return {
+            "cell": self.cell,
+            "hidden_size": self.hidden_size,
+            "num_layers": self.num_layers,
+            "combine": self.combine,
+            "features": [f.to_dict() for f in self.features],
+            "trunk": [{"feature": name, "dim": dim} for name, dim in self.trunk],
+            "vector": {"size": self.vector_size, "dim": self.vector_dim} if self.vector_size else None,
+            "match_window": self.match_window,
+            "slots": [
+                {
+                    "name": s.name,
+                    "size": s.size,
+                    "first_pitch": s.first_pitch,
+                    "hold": s.hold,
+                    "head": {
+                        "hidden_size": s.head.hidden_size,
+                        "inputs": list(s.head.inputs),
+                        "relative": [{"feature": r.feature, "radius": r.radius} for r in s.head.relative],
+                        "copy": list(s.head.copy),
+                    },
+                }
+                for s in self.slots
+            ],
+        }
+
+    @classmethod
+    def language_model(
+        cls, cell: str, *, vocab_size: int, embedding_size: int, hidden_size: int, num_layers: int
+    ) -> RecurrentConfig:
+        """The plain case: one token a frame, the previous token as input, a linear head."""
+        return cls.from_dict(
+            {
+                "cell": cell,
+                "hidden_size": hidden_size,
+                "num_layers": num_layers,
+                "features": [{"name": "token", "kind": "token", "slot": 0, "lag": 1}],
+                "trunk": [{"feature": "token", "dim": embedding_size}],
+                "slots": [{"name": "token", "size": vocab_size}],
+            }
+        )
+
+    # -- what follows from it ------------------------------------------------------------------------------------
+
+    @property
+    def gates(self) -> int:
+        return GATES[self.cell]
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Names of the features that the caller supplies, in order."""
+        return tuple(f.name for f in self.features if f.kind == "given")
+
+    @property
+    def input_size(self) -> int:
+        """Width of the trunk's input."""
+        dims = [dim for _, dim in self.trunk] + ([self.vector_dim] if self.vector_size else [])
+        return sum(dims) if self.combine == "concat" else dims[0]
+
+    def feature(self, name: str) -> Feature:
+        for f in self.features:
+            if f.name == name:
+                return f
+        raise KeyError(name)
+
+    def feature_size(self, name: str) -> int:
+        """Number of ids the feature can take: the rows of its embedding table."""
+        f = self.feature(name)
+        if f.kind in ("token", "sounding", "match", "chosen", "chosen_sounding"):
+            return self.slots[f.slot].size + 1
+        if f.kind in ("held", "match_length"):
+            return len(f.buckets) + 1
+        if f.kind == "clock":
+            return f.period
+        if f.kind == "interval":
+            return 2 * f.limit + 2
+        return f.size
+
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every tensor of the model and its shape (torch's names and layouts for the cells)."""
+        gate_rows, h = self.gates * self.hidden_size, self.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, dim in self.trunk:
+            shapes[f"trunk.{name}.weight"] = (self.feature_size(name), dim)
+        if self.vector_size:
+            shapes["vector.weight"] = (self.vector_dim, self.vector_size)
+        for k in range(self.num_layers):
+            shapes[f"rnn.weight_ih_l{k}"] = (gate_rows, self.input_size if k == 0 else h)
+            shapes[f"rnn.weight_hh_l{k}"] = (gate_rows, h)
+            shapes[f"rnn.bias_ih_l{k}"] = (gate_rows,)
+            shapes[f"rnn.bias_hh_l{k}"] = (gate_rows,)
+        for slot in self.slots:
+            head, width = slot.head, slot.head.hidden_size or h
+            if head.hidden_size:
+                shapes[f"head.{slot.name}.hidden.weight"] = (width, h)
+                shapes[f"head.{slot.name}.hidden.bias"] = (width,)
+                for name in head.inputs:
+                    shapes[f"head.{slot.name}.input.{name}.weight"] = (self.feature_size(name), width)
+            shapes[f"head.{slot.name}.output.weight"] = (slot.output_rows, width)
+            shapes[f"head.{slot.name}.output.bias"] = (slot.output_rows,)
+        return shapes
+
+    def num_parameters(self) -> int:
+        total = 0
+        for shape in self.tensor_shapes().values():
+            count = 1
+            for n in shape:
+                count *= n
+            total += count
+        return total
+
+    # -- checks that need the whole ------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        _unique((s.name for s in self.slots), "config.slots")
+        _unique((f.name for f in self.features), "config.features")
+        _unique((name for name, _ in self.trunk), "config.trunk")
+        names = {f.name: f for f in self.features}
+        if not self.trunk and not self.vector_size:
+            raise WeightsError("config.trunk: expected at least one feature (or a vector), got none")
+        for i, (name, _) in enumerate(self.trunk):
+            where = f"config.trunk[{i}].feature"
+            if name not in names:
+                raise WeightsError(f"{where}: expected one of {sorted(names)}, got {name!r}")
+            if names[name].kind.startswith("chosen"):
+                raise WeightsError(f"{where}: expected a feature of the past, got {names[name].kind!r} {name!r}")
+        dims = [dim for _, dim in self.trunk] + ([self.vector_dim] if self.vector_size else [])
+        if self.combine == "sum" and len(set(dims)) != 1:
+            raise WeightsError(f"config.trunk: expected equal dims where combine is 'sum', got {dims}")
+        if self.input_size > LIMITS["dim"]:
+            raise WeightsError(f"config.trunk: expected an input at most {LIMITS['dim']} wide, got {self.input_size}")
+        for index, slot in enumerate(self.slots):
+            where = f"config.slots[{index}].head"
+            head = slot.head
+            if not head.hidden_size and head.inputs:
+                raise WeightsError(f"{where}.inputs: expected none where hidden_size is 0, got {list(head.inputs)}")
+            _unique(head.inputs, f"{where}.inputs")
+            references = [r.feature for r in head.relative] + list(head.copy)
+            for name in (*head.inputs, *references):
+                if name not in names:
+                    raise WeightsError(f"{where}: expected features out of {sorted(names)}, got {name!r}")
+                f = names[name]
+                if f.kind.startswith("chosen") and f.slot >= index:
+                    raise WeightsError(f"{where}: feature {name!r} looks at slot {f.slot}, which is drawn later")
+            for name in references:
+                if names[name].kind not in ("token", "sounding", "match", "chosen", "chosen_sounding", "given"):
+                    raise WeightsError(f"{where}: expected a feature that holds a token, got {name!r}")
+            if head.relative and slot.first_pitch is None:
+                raise WeightsError(f"{where}.relative: slot {slot.name!r} has no first_pitch")
+
+
+def _feature(entry: Any, where: str, slots: tuple[Slot, ...]) -> Feature:
+    kind = _choice(entry, "kind", tuple(FEATURE_FIELDS), where)
+    fields = FEATURE_FIELDS[kind]
+    _only(entry, {"name", "kind", *fields}, where)
+    values: dict[str, Any] = {"name": _string(entry, "name", where), "kind": kind}
+    if "slot" in fields:
+        values["slot"] = _integer(entry, "slot", 0, len(slots) - 1, where)
+    if "lag" in fields:
+        values["lag"] = _integer(entry, "lag", 1, LIMITS["lag"], where, 1)
+    if "buckets" in fields:
+        buckets = [
+            _integer({"bucket": b}, "bucket", 0, 1 << 30, f"{where}.buckets")
+            for b in _list(entry, "buckets", 1, LIMITS["buckets"], where)
+        ]
+        if buckets != sorted(set(buckets)):
+            raise WeightsError(f"{where}.buckets: expected ascending thresholds, got {buckets}")
+        values["buckets"] = tuple(buckets)
+    if "period" in fields:
+        values["period"] = _integer(entry, "period", 1, LIMITS["period"], where)
+        values["divide"] = _integer(entry, "divide", 1, LIMITS["period"], where, 1)
+    if "slots" in fields:
+        pair = [
+            _integer({"slot": s}, "slot", 0, len(slots) - 1, f"{where}.slots")
+            for s in _list(entry, "slots", 2, 2, where)
+        ]
+        values["slots"] = (pair[0], pair[1])
+        values["limit"] = _integer(entry, "limit", 1, LIMITS["radius"], where)
+    if "size" in fields:
+        values["size"] = _integer(entry, "size", 1, LIMITS["size"], where)
+    return Feature(**values)
+
+
+def _slot(entry: Any, where: str) -> Slot:
+    _only(entry, {"name", "size", "first_pitch", "hold", "head"}, where)
+    size = _integer(entry, "size", 1, LIMITS["size"], where)
+    head_entry = entry.get("head", {})
+    inner = f"{where}.head"
+    _only(head_entry, {"hidden_size", "inputs", "relative", "copy"}, inner)
+    relative = []
+    for i, r in enumerate(_list(head_entry, "relative", 0, 64, inner, [])):
+        _only(r, {"feature", "radius"}, f"{inner}.relative[{i}]")
+        relative.append(
+            Relative(
+                _string(r, "feature", f"{inner}.relative[{i}]"),
+                _integer(r, "radius", 0, LIMITS["radius"], f"{inner}.relative[{i}]"),
+            )
+        )
+    head = Head(
+        _integer(head_entry, "hidden_size", 0, LIMITS["hidden_size"], inner, 0),
+        tuple(_names(head_entry, "inputs", inner)),
+        tuple(relative),
+        tuple(_names(head_entry, "copy", inner)),
+    )
+    return Slot(_string(entry, "name", where), size, _token(entry, "first_pitch", size, where),
+                _token(entry, "hold", size, where), head)  # fmt: skip
+
+
+def _names(entry: Mapping[str, Any], key: str, where: str) -> list[str]:
+    return [_string({key: n}, key, where) for n in _list(entry, key, 0, LIMITS["features"], where, [])]
+
+
+def _token(entry: Mapping[str, Any], key: str, size: int, where: str) -> int | None:
+    return None if entry.get(key) is None else _integer(entry, key, 0, size - 1, where)
+
+
+def _only(entry: Any, known: set[str], where: str) -> None:
+    if not isinstance(entry, Mapping):
+        raise WeightsError(f"{where}: expected an object, got {type(entry).__name__}")
+    unknown = sorted(str(k) for k in set(entry) - known)
+    if unknown:
+        raise WeightsError(f"{where}: expected keys out of {sorted(known)}, got unknown {unknown}")
+
+
+def _integer(entry: Mapping[str, Any], key: str, low: int, high: int, where: str, default: int | None = None) -> int:
+    value = entry.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise WeightsError(f"{where}.{key}: expected an integer in [{low}, {high}], got {value!r}")
+    return value
+
+
+def _string(entry: Mapping[str, Any], key: str, where: str) -> str:
+    value = entry.get(key)
+    if not isinstance(value, str) or not value or not value.isprintable() or len(value) > 200:
+        raise WeightsError(f"{where}.{key}: expected a short non-empty string, got {value!r}")
+    return value
+
+
+def _choice(entry: Any, key: str, choices: tuple[str, ...], where: str, default: str | None = None) -> str:
+    value = entry.get(key, default) if isinstance(entry, Mapping) else None
+    if not isinstance(value, str) or value not in choices:
+        raise WeightsError(f"{where}.{key}: expected one of {list(choices)}, got {value!r}")
+    return value
+
+
+def _list(
+    entry: Mapping[str, Any], key: str, least: int, most: int, where: str, default: list[Any] | None = None
+) -> list[Any]:
+    value = entry.get(key, default)
+    if not isinstance(value, list | tuple) or not least <= len(value) <= most:
+        got = f"{len(value)} entries" if isinstance(value, list | tuple) else repr(value)
+        raise WeightsError(f"{where}.{key}: expected a list of {least} to {most} entries, got {got}")
+    return list(value)
+
+
+def _unique(names: Iterable[str], where: str) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise WeightsError(f"{where}: expected distinct names, got {name!r} twice")
+        seen.add(name)
