@@ -41,7 +41,9 @@ FEATURE_FIELDS: dict[str, tuple[str, ...]] = {
     "given": ("size",),
     "chosen": ("slot",),
     "chosen_sounding": ("slot",),
+    "difference": ("features", "limit"),
 }
+TOKEN_KINDS = ("token", "sounding", "match", "chosen", "chosen_sounding")  # ids of a slot, its size meaning "none"
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Feature:
     slots: tuple[int, int] = (0, 0)
     limit: int = 0
     size: int = 0
+    features: tuple[str, str] = ("", "")
 
     def to_dict(self) -> dict[str, Any]:
         values = asdict(self)
@@ -124,6 +127,9 @@ class RecurrentConfig:
     given             supplied by the caller under the feature's name                          size
     chosen            token already drawn in this frame for an earlier slot (heads only)       size + 1
     chosen_sounding   what that slot sounds, this frame's token included (heads only)          size + 1
+    difference        1 + limit + clip(a - b) of two `features` of one of the kinds token,     2*limit + 2
+                      sounding, match, chosen, chosen_sounding; 0 where either is below its
+                      slot's first_pitch or is the start id
     ================= ======================================================================== ==============
     """
 
@@ -253,7 +259,7 @@ class RecurrentConfig:
             return len(f.buckets) + 1
         if f.kind == "clock":
             return f.period
-        if f.kind == "interval":
+        if f.kind in ("interval", "difference"):
             return 2 * f.limit + 2
         return f.size
 
@@ -290,6 +296,13 @@ class RecurrentConfig:
             total += count
         return total
 
+    def _chosen_slot(self, name: str) -> int | None:
+        """The last slot of the present frame that the feature looks at; None if it looks at the past only."""
+        f = self.feature(name)
+        if f.kind == "difference":
+            return max((s for s in map(self._chosen_slot, f.features) if s is not None), default=None)
+        return f.slot if f.kind.startswith("chosen") else None
+
     # -- checks that need the whole ------------------------------------------------------------------------------
 
     def _check(self) -> None:
@@ -297,13 +310,18 @@ class RecurrentConfig:
         _unique((f.name for f in self.features), "config.features")
         _unique((name for name, _ in self.trunk), "config.trunk")
         names = {f.name: f for f in self.features}
+        for i, f in enumerate(self.features):
+            for name in f.features if f.kind == "difference" else ():
+                if name not in names or names[name].kind not in TOKEN_KINDS:
+                    where = f"config.features[{i}].features"
+                    raise WeightsError(f"{where}: expected features of the kinds {list(TOKEN_KINDS)}, got {name!r}")
         if not self.trunk and not self.vector_size:
             raise WeightsError("config.trunk: expected at least one feature (or a vector), got none")
         for i, (name, _) in enumerate(self.trunk):
             where = f"config.trunk[{i}].feature"
             if name not in names:
                 raise WeightsError(f"{where}: expected one of {sorted(names)}, got {name!r}")
-            if names[name].kind.startswith("chosen"):
+            if self._chosen_slot(name) is not None:
                 raise WeightsError(f"{where}: expected a feature of the past, got {names[name].kind!r} {name!r}")
         dims = [dim for _, dim in self.trunk] + ([self.vector_dim] if self.vector_size else [])
         if self.combine == "sum" and len(set(dims)) != 1:
@@ -320,11 +338,11 @@ class RecurrentConfig:
             for name in (*head.inputs, *references):
                 if name not in names:
                     raise WeightsError(f"{where}: expected features out of {sorted(names)}, got {name!r}")
-                f = names[name]
-                if f.kind.startswith("chosen") and f.slot >= index:
-                    raise WeightsError(f"{where}: feature {name!r} looks at slot {f.slot}, which is drawn later")
+                chosen = self._chosen_slot(name)
+                if chosen is not None and chosen >= index:
+                    raise WeightsError(f"{where}: feature {name!r} looks at slot {chosen}, which is drawn later")
             for name in references:
-                if names[name].kind not in ("token", "sounding", "match", "chosen", "chosen_sounding", "given"):
+                if names[name].kind not in (*TOKEN_KINDS, "given"):
                     raise WeightsError(f"{where}: expected a feature that holds a token, got {name!r}")
             if head.relative and slot.first_pitch is None:
                 raise WeightsError(f"{where}.relative: slot {slot.name!r} has no first_pitch")
@@ -350,12 +368,16 @@ def _feature(entry: Any, where: str, slots: tuple[Slot, ...]) -> Feature:
     if "period" in fields:
         values["period"] = _integer(entry, "period", 1, LIMITS["period"], where)
         values["divide"] = _integer(entry, "divide", 1, LIMITS["period"], where, 1)
+    if "features" in fields:
+        a, b = _list(entry, "features", 2, 2, where)
+        values["features"] = (_string({"features": a}, "features", where), _string({"features": b}, "features", where))
     if "slots" in fields:
         pair = [
             _integer({"slot": s}, "slot", 0, len(slots) - 1, f"{where}.slots")
             for s in _list(entry, "slots", 2, 2, where)
         ]
         values["slots"] = (pair[0], pair[1])
+    if "limit" in fields:
         values["limit"] = _integer(entry, "limit", 1, LIMITS["radius"], where)
     if "size" in fields:
         values["size"] = _integer(entry, "size", 1, LIMITS["size"], where)

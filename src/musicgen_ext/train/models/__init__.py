@@ -1,0 +1,5 @@
+"""Torch modules; each is an ordinary `nn.Module` whose state_dict has the names of the model file's tensors."""
+
+from musicgen_ext.train.models.recurrent import Dropout, Recurrent
+
+__all__ = ["Dropout", "Recurrent"]

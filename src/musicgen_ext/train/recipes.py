@@ -1,0 +1,193 @@
+"""Configurations from a few numbers: what the ``[model]`` table of a training file may name as its ``recipe``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from musicgen_ext.architectures import RecurrentConfig
+
+HELD_BUCKETS = (*range(1, 17), 17, 25, 33)
+MATCH_BUCKETS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 64)
+
+
+def model_config(table: Mapping[str, Any]) -> RecurrentConfig:
+    """The configuration that a ``[model]`` table describes.
+
+    With ``recipe`` it is the recipe's name and its keywords; without, the JSON form of `RecurrentConfig` itself.
+
+    Raises
+    ------
+    ValueError
+        There is no such recipe, or a keyword is not one of its own.
+    """
+    if "recipe" not in table:
+        return RecurrentConfig.from_dict(table)
+    arguments = dict(table)
+    name = arguments.pop("recipe")
+    if name not in RECIPES:
+        raise ValueError(f"model.recipe: expected one of {sorted(RECIPES)}, got {name!r}")
+    try:
+        return RECIPES[name](**arguments)
+    except TypeError as e:
+        raise ValueError(f"model: {e}") from e
+
+
+def voices(
+    *,
+    slots: Sequence[Mapping[str, Any]],
+    hidden_size: int,
+    num_layers: int = 2,
+    head_size: int = 256,
+    cell: str = "lstm",
+    lags: Sequence[int] = (4, 8, 16, 32),
+    copy_lags: Sequence[int] = (),
+    radius: int = 12,
+    limit: int = 32,
+    token_dim: int = 48,
+    lag_dim: int = 16,
+    small_dim: int = 16,
+    clocks: Sequence[int] = (16, 64),
+    head_clock: str | None = "clock_16",
+    given: Sequence[Mapping[str, Any]] = (),
+    match_window: int = 1024,
+    lag_differences: bool = True,
+    match: bool = True,
+) -> RecurrentConfig:
+    """Several voices on a time grid, drawn one after the other in every frame.
+
+    The trunk reads what every voice did in the last frame and at each of `lags`, how long it has been held, the
+    intervals between the voices, what followed the longest earlier occurrence of the recent past (`match`), the clocks
+    and the given features. Pitches also enter as *differences* (to the voice's last pitch, between voices, to what the
+    match foretells), and leave as steps relative to the voice's last pitch and to the voices already drawn, or as
+    copies of what was: so most of what is learnt in one key holds in all of them.
+
+    Parameters
+    ----------
+    slots : list of {"name", "size", "first_pitch", "hold"}
+        Slots without a `first_pitch` are marks (a fermata, the end) rather than voices.
+    given : list of {"name", "size", "head"}
+        Features that the caller supplies; those with ``head = true`` are also read by the heads.
+    lags, copy_lags : list of int
+        Frames to look back for the trunk's inputs and for the heads' (which may also copy from there).
+    """
+    features: list[dict[str, Any]] = []
+    trunk: list[dict[str, Any]] = []
+    pitched = [i for i, s in enumerate(slots) if s.get("first_pitch") is not None]
+    name = [str(s["name"]) for s in slots]
+
+    def add(feature: dict[str, Any], dim: int = 0) -> str:
+        if all(f["name"] != feature["name"] for f in features):
+            features.append(feature)
+        if dim:
+            trunk.append({"feature": feature["name"], "dim": dim})
+        return str(feature["name"])
+
+    last: list[str] = []  # every slot's token in the last frame
+    sounds: list[str] = []  # what it sounded then: the same unless the slot has a hold token
+    held: list[str] = []
+    for i, slot in enumerate(slots):
+        is_voice = i in pitched
+        last.append(add({"name": f"{name[i]}_1", "kind": "token", "slot": i, "lag": 1}, token_dim if is_voice else 4))
+        if slot.get("hold") is None:
+            sounds.append(last[i])
+        else:
+            kind = {"name": f"{name[i]}_sounds", "kind": "sounding", "slot": i, "lag": 1}
+            sounds.append(add(kind, token_dim))
+        if is_voice:
+            held.append(
+                add({"name": f"{name[i]}_held", "kind": "held", "slot": i, "buckets": list(HELD_BUCKETS)}, small_dim)
+            )
+    clock_names = [add({"name": f"clock_{p}", "kind": "clock", "period": p, "divide": 1}, small_dim) for p in clocks]
+    shared = [c for c in clock_names if c == head_clock]
+    for g in given:
+        add({"name": g["name"], "kind": "given", "size": g["size"]}, g.get("dim", small_dim))
+        if g.get("head"):
+            shared.append(str(g["name"]))
+    matched: dict[int, str] = {}
+    if match:
+        for i in range(len(slots)):
+            feature = {"name": f"{name[i]}_match", "kind": "match", "slot": i}
+            matched[i] = add(feature, 24 if i in pitched else 4)
+        length = {"name": "match_length", "kind": "match_length", "buckets": list(MATCH_BUCKETS)}
+        shared.append(add(length, small_dim))
+
+    def difference(a: str, b: str, n: int, dim: int = 0) -> str:
+        return add({"name": f"{a}-{b}", "kind": "difference", "features": [a, b], "limit": n}, dim)
+
+    def past(i: int, lag: int, dim: int = 0) -> str:
+        kind = "token" if slots[i].get("hold") is None else "sounding"
+        return add({"name": f"{name[i]}_{kind}_{lag}", "kind": kind, "slot": i, "lag": lag}, dim)
+
+    for lag in lags:
+        for i in pitched:
+            there = past(i, lag, lag_dim)
+            if lag_differences:
+                difference(there, sounds[i], 16, 12)
+    for n, i in enumerate(pitched):
+        for j in pitched[:n]:
+            difference(sounds[j], sounds[i], limit, small_dim)
+
+    chosen_sounds: dict[int, str] = {}
+    configured: list[dict[str, Any]] = []
+    for i, slot in enumerate(slots):
+        inputs = [*last, *(s for s in sounds if s not in last), *held, *shared, *matched.values()]
+        relative: list[dict[str, Any]] = []
+        copy: list[str] = []
+        for j in range(i):
+            chosen = add({"name": f"{name[j]}_chosen", "kind": "chosen", "slot": j})
+            inputs.append(chosen)
+            if j in pitched and slots[j].get("hold") is not None:
+                feature = {"name": f"{name[j]}_chosen_sounds", "kind": "chosen_sounding", "slot": j}
+                chosen_sounds[j] = add(feature)
+                inputs.append(chosen_sounds[j])
+            else:
+                chosen_sounds[j] = chosen
+        if i in pitched:
+            mine = sounds[i]
+            relative.append({"feature": mine, "radius": radius})
+            copy.append(mine)
+            if match:
+                copy.append(matched[i])
+                inputs.append(difference(matched[i], mine, limit))
+            inputs += [difference(sounds[j], mine, limit) for j in pitched if j != i]
+            for j in pitched[: pitched.index(i)]:
+                relative.append({"feature": chosen_sounds[j], "radius": radius})
+                inputs.append(difference(chosen_sounds[j], mine, limit))
+                inputs.append(difference(chosen_sounds[j], sounds[j], limit))
+                if match:
+                    inputs.append(difference(chosen_sounds[j], matched[j], limit))
+            for lag in copy_lags:
+                there = past(i, lag)
+                inputs.append(there)
+                copy.append(there)
+                if lag_differences:
+                    inputs.append(difference(there, mine, 16))
+        head = {"hidden_size": head_size, "inputs": list(dict.fromkeys(inputs)), "relative": relative, "copy": copy}
+        configured.append({**slot, "head": head})
+    return RecurrentConfig.from_dict(
+        {
+            "cell": cell,
+            "hidden_size": hidden_size,
+            "num_layers": num_layers,
+            "combine": "concat",
+            "features": features,
+            "trunk": trunk,
+            "match_window": match_window,
+            "slots": configured,
+        }
+    )
+
+
+def jsb16(**keywords: Any) -> RecurrentConfig:
+    """`voices` for the benchmark's grid: four slots of 47 tokens, 0 = silent, 1 + i = pitch 36 + i."""
+    names = ("soprano", "bass", "alto", "tenor")
+    return voices(slots=[{"name": n, "size": 47, "first_pitch": 1} for n in names], **keywords)
+
+
+def language_model(**keywords: Any) -> RecurrentConfig:
+    """`RecurrentConfig.language_model`: the previous token in, a linear head out."""
+    return RecurrentConfig.language_model(keywords.pop("cell", "lstm"), **keywords)
+
+
+RECIPES = {"voices": voices, "jsb16": jsb16, "language_model": language_model}
