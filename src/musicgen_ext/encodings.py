@@ -1,0 +1,424 @@
+"""What the tokens of a model mean: four voices on a grid of sixteenths.
+
+`VoiceGrid` turns a piece into a token grid (n_frames, F) and back, and makes the arrays of the *given* features, what a
+model may be told about a piece (metre, mode, key, the soprano to harmonise). The model file keeps its JSON form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from musicgen_ext.errors import WeightsError
+
+if TYPE_CHECKING:
+    from musicgen_ext.architectures import RecurrentConfig
+
+Ints = npt.NDArray[np.int32]
+
+VOICES = ("soprano", "alto", "tenor", "bass")  # columns of a grid, high to low
+SLOT_ORDER = ("soprano", "bass", "alto", "tenor")  # the outer voices are drawn first, then what fits between them
+COLUMNS = tuple(VOICES.index(name) for name in SLOT_ORDER)
+REST = -1
+
+NO_FLAG, FERMATA, END = 0, 1, 2
+FLAGS = 3
+MODES = ("major", "minor")
+METERS = {"4/4": 16, "3/4": 12}  # bar lengths in sixteenths that have an id of their own, from 1
+UNKNOWN_POSITION = 32
+WAIT_BUCKETS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24)
+
+# What every voice does in the chorales a model is trained on, MIDI pitches, both included.
+CHORALE_RANGES = {"soprano": (57, 81), "alto": (53, 74), "tenor": (48, 69), "bass": (36, 64)}
+JSB16_RANGES = {"soprano": (60, 81), "alto": (52, 74), "tenor": (46, 69), "bass": (36, 66)}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A four-part piece on a grid, columns soprano, alto, tenor, bass.
+
+    Attributes
+    ----------
+    pitch : np.ndarray [shape=(T, 4)], int32
+        MIDI pitch, -1 for a rest.
+    onset : np.ndarray [shape=(T, 4)], bool
+        Where a note begins (never in a rest).
+    fermata : np.ndarray [shape=(T,)], bool
+        Where a chord with a fermata begins.
+    ended : bool
+        Whether the tokens said that the piece ends here (True too if the encoding cannot say).
+    """
+
+    pitch: Ints
+    onset: npt.NDArray[np.bool_]
+    fermata: npt.NDArray[np.bool_]
+    ended: bool = True
+
+
+@dataclass(frozen=True)
+class VoiceGrid:
+    """Four voices on a grid of sixteenths.
+
+    With `hold` (the encoding of the chorales) a frame has five slots: *flag* {0 nothing, 1 a fermata begins, 2 end},
+    then soprano, bass, alto and tenor, each {0 hold, 1 rest, 2 + i: onset of pitch `lowest_pitch` + i}; one frame with
+    the flag *end* (and holds) follows the last one. Without it (the encoding of the JSB benchmark) there are the four
+    voices only, each {0 silent, 1 + i: pitch `lowest_pitch` + i}, and a repeated note cannot be told from a held one.
+
+    Attributes
+    ----------
+    hold : bool
+    ranges : dict of voice to (low, high)
+        MIDI pitches that the model has heard from the voice: samples stay inside, prompts are transposed into them.
+    starts : sequence of (meter, pickup in sixteenths, weight)
+        How pieces begin; without a condition one of them is drawn.
+    tempo : float
+        Quarters a minute of what is sampled.
+    lowest_pitch, num_pitches, steps_per_quarter : int
+    """
+
+    hold: bool = True
+    ranges: Mapping[str, tuple[int, int]] = field(default_factory=lambda: dict(CHORALE_RANGES))
+    starts: Sequence[tuple[str, int, float]] = (("4/4", 4, 0.66), ("4/4", 0, 0.23), ("3/4", 0, 0.07), ("3/4", 4, 0.04))
+    tempo: float = 80.0
+    lowest_pitch: int = 36
+    num_pitches: int = 46
+    steps_per_quarter: int = 4
+
+    # -- the JSON form -----------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form, with its ``name``."""
+        return {
+            "name": "voice_grid",
+            "hold": self.hold,
+            "ranges": {voice: list(self.ranges[voice]) for voice in VOICES},
+            "starts": [list(start) for start in self.starts],
+            "tempo": self.tempo,
+            "lowest_pitch": self.lowest_pitch,
+            "num_pitches": self.num_pitches,
+            "steps_per_quarter": self.steps_per_quarter,
+        }
+
+    @classmethod
+    def from_dict(cls, encoding: Mapping[str, Any]) -> VoiceGrid:
+        """Build from the JSON form; keys that are missing take their defaults, a mistake is a `WeightsError`."""
+        known = {"name", "hold", "ranges", "starts", "tempo", "lowest_pitch", "num_pitches", "steps_per_quarter"}
+        if encoding.get("name") != "voice_grid":
+            raise WeightsError(f"encoding.name: expected 'voice_grid', got {encoding.get('name')!r}")
+        unknown = sorted(set(encoding) - known)
+        if unknown:
+            raise WeightsError(f"encoding: expected keys out of {sorted(known)}, got unknown {unknown}")
+        hold = encoding.get("hold", True)
+        if not isinstance(hold, bool):
+            raise WeightsError(f"encoding.hold: expected true or false, got {hold!r}")
+        lowest = _integer(encoding, "lowest_pitch", 0, 127, 36)
+        count = _integer(encoding, "num_pitches", 1, 128 - lowest, 46)
+        ranges = encoding.get("ranges", CHORALE_RANGES if hold else JSB16_RANGES)
+        if not isinstance(ranges, Mapping) or set(ranges) != set(VOICES):
+            raise WeightsError(f"encoding.ranges: expected a range for each of {list(VOICES)}, got {ranges!r}")
+        checked = {}
+        for voice in VOICES:
+            pair = ranges[voice]
+            if not (
+                isinstance(pair, list | tuple)
+                and len(pair) == 2
+                and all(type(p) is int for p in pair)
+                and lowest <= pair[0] <= pair[1] < lowest + count
+            ):
+                raise WeightsError(
+                    f"encoding.ranges.{voice}: expected [low, high] in [{lowest}, {lowest + count - 1}], got {pair!r}"
+                )
+            checked[voice] = (pair[0], pair[1])
+        starts = encoding.get("starts", cls.starts)
+        if not isinstance(starts, list | tuple) or not 1 <= len(starts) <= 100:
+            raise WeightsError(f"encoding.starts: expected 1 to 100 of [meter, pickup, weight], got {starts!r}")
+        for start in starts:
+            if not (
+                isinstance(start, list | tuple)
+                and len(start) == 3
+                and start[0] in list(METERS)
+                and type(start[1]) is int
+                and 0 <= start[1] < METERS[start[0]]
+                and type(start[2]) in (int, float)
+                and 0 < start[2] < 1e9
+            ):
+                raise WeightsError(
+                    f"encoding.starts: expected [meter, pickup in sixteenths, weight > 0] with a meter out of "
+                    f"{sorted(METERS)}, got {start!r}"
+                )
+        tempo = encoding.get("tempo", 80.0)
+        if type(tempo) not in (int, float) or not 10 <= tempo <= 1000:
+            raise WeightsError(f"encoding.tempo: expected 10 to 1000 quarters a minute, got {tempo!r}")
+        steps = _integer(encoding, "steps_per_quarter", 4, 4, 4)
+        return cls(hold, checked, tuple((m, p, float(w)) for m, p, w in starts), float(tempo), lowest, count, steps)
+
+    def check(self, config: RecurrentConfig) -> None:
+        """Refuse a network whose slots or given features are not those of this encoding (a `WeightsError`)."""
+        ours = [(s["name"], s["size"], s["first_pitch"], s["hold"]) for s in self.slots]
+        theirs = [(s.name, s.size, s.first_pitch, s.hold) for s in config.slots]
+        if ours != theirs:
+            raise WeightsError(
+                f"config.slots: expected {ours} (name, size, first_pitch, hold) for this encoding, got {theirs}"
+            )
+        sizes = self.given_sizes
+        for name in config.given:
+            if config.feature_size(name) != sizes.get(name):
+                raise WeightsError(
+                    f"config.features: expected given features out of {sizes} (name: size) for this encoding, "
+                    f"got {name!r} of size {config.feature_size(name)}"
+                )
+
+    # -- the vocabulary ----------------------------------------------------------------------------------------------
+
+    @property
+    def slots(self) -> list[dict[str, Any]]:
+        """The slots of a frame in order, as `RecurrentConfig` wants them (without heads)."""
+        voice = {"size": self.first_pitch + self.num_pitches, "first_pitch": self.first_pitch}
+        voices = [{"name": name, **voice, "hold": 0 if self.hold else None} for name in SLOT_ORDER]
+        if not self.hold:
+            return voices
+        return [{"name": "flag", "size": FLAGS, "first_pitch": None, "hold": None}, *voices]
+
+    @property
+    def first_pitch(self) -> int:
+        """The token of `lowest_pitch`."""
+        return 2 if self.hold else 1
+
+    @property
+    def rest(self) -> int:
+        """The token of silence."""
+        return 1 if self.hold else 0
+
+    @property
+    def first_voice(self) -> int:
+        """Number of slots before the soprano's."""
+        return 1 if self.hold else 0
+
+    @property
+    def num_slots(self) -> int:
+        return 4 + self.first_voice
+
+    @property
+    def stop(self) -> tuple[int, int] | None:
+        """(slot, token) that ends a piece."""
+        return (0, END) if self.hold else None
+
+    @property
+    def given_sizes(self) -> dict[str, int]:
+        """Name and number of ids of every given feature that a model of this encoding may have."""
+        size = self.first_pitch + self.num_pitches
+        return {
+            "position": UNKNOWN_POSITION + 1,
+            "bar_length": len(METERS) + 2,
+            "mode": len(MODES) + 1,
+            "tonic": 13,
+            "soprano_next": size + 1,
+            "soprano_wait": len(WAIT_BUCKETS) + 2,
+        }
+
+    # -- grids -------------------------------------------------------------------------------------------------------
+
+    def grid_to_tokens(
+        self,
+        pitch: npt.ArrayLike,
+        onset: npt.ArrayLike | None = None,
+        fermata: npt.ArrayLike | None = None,
+        *,
+        end: bool = True,
+    ) -> Ints:
+        """Tokens of a piece.
+
+        Parameters
+        ----------
+        pitch : array-like of int [shape=(T, 4)]
+            MIDI pitches of soprano, alto, tenor, bass; -1 for a rest.
+        onset : array-like of bool [shape=(T, 4)], optional
+            Where notes begin; None: where the pitch changes. A change of pitch is an onset in any case.
+        fermata : array-like of bool [shape=(T,)], optional
+        end : bool
+            Add the frame that says so (only an encoding with `hold` has it).
+
+        Returns
+        -------
+        tokens : np.ndarray [shape=(T + 1, 5) or (T, 4)], int32
+
+        Raises
+        ------
+        ValueError
+            A shape is wrong, or a pitch is outside the vocabulary; the message gives frame, voice and pitch.
+        """
+        pitch = np.asarray(pitch, np.int32)
+        if pitch.ndim != 2 or pitch.shape[1] != 4:
+            raise ValueError(f"pitch: expected shape (T, 4), got {pitch.shape}")
+        highest = self.lowest_pitch + self.num_pitches - 1
+        wrong = (pitch != REST) & ((pitch < self.lowest_pitch) | (pitch > highest))
+        if wrong.any():
+            frame, voice = np.argwhere(wrong)[0]
+            raise ValueError(
+                f"pitch: expected {self.lowest_pitch} to {highest} or -1 (rest), got {pitch[frame, voice]} "
+                f"({VOICES[voice]}, frame {frame})"
+            )
+        frames = len(pitch)
+        tokens = np.where(pitch == REST, self.rest, pitch - self.lowest_pitch + self.first_pitch)
+        if not self.hold:
+            return np.ascontiguousarray(tokens[:, COLUMNS], np.int32)
+        before = np.concatenate([np.full((1, 4), REST - 1), pitch[:-1]])[:frames]
+        begins = pitch != before
+        if onset is not None:
+            onset = np.asarray(onset, bool)
+            if onset.shape != pitch.shape:
+                raise ValueError(f"onset: expected shape {pitch.shape}, got {onset.shape}")
+            begins |= onset & (pitch != REST)
+        out = np.zeros((frames + bool(end), 5), np.int32)
+        out[:frames, 1:] = np.where(begins, tokens, 0)[:, COLUMNS]
+        if fermata is not None:
+            fermata = np.asarray(fermata, bool)
+            if fermata.shape != (frames,):
+                raise ValueError(f"fermata: expected shape {(frames,)}, got {fermata.shape}")
+            out[:frames, 0] = np.where(fermata, FERMATA, NO_FLAG)
+        if end:
+            out[frames, 0] = END
+        return out
+
+    def tokens_to_grid(self, tokens: npt.ArrayLike) -> Grid:
+        """The inverse of `grid_to_tokens`; whatever follows the end is left out, a hold of nothing is a rest."""
+        tokens = self._tokens(tokens)
+        if not self.hold:
+            pitch = np.empty((len(tokens), 4), np.int32)
+            pitch[:, COLUMNS] = np.where(tokens == self.rest, REST, tokens - self.first_pitch + self.lowest_pitch)
+            before = np.concatenate([np.full((1, 4), REST, np.int32), pitch[:-1]])[: len(pitch)]
+            return Grid(pitch, (pitch != before) & (pitch != REST), np.zeros(len(pitch), bool))
+        ends = np.flatnonzero(tokens[:, 0] == END)
+        if len(ends):
+            tokens = tokens[: ends[0]]
+        frames = len(tokens)
+        voices = np.empty((frames, 4), np.int32)
+        voices[:, COLUMNS] = tokens[:, 1:]
+        # Index of the last frame that was not a hold, by voice; -1 before there was one.
+        last = np.maximum.accumulate(np.where(voices != 0, np.arange(frames)[:, None], -1), axis=0)
+        sounding = np.where(last >= 0, np.take_along_axis(voices, np.maximum(last, 0), axis=0), self.rest)
+        pitch = np.where(sounding == self.rest, REST, sounding - self.first_pitch + self.lowest_pitch)
+        return Grid(pitch.astype(np.int32), voices >= self.first_pitch, tokens[:, 0] == FERMATA, bool(len(ends)))
+
+    def _tokens(self, tokens: npt.ArrayLike) -> Ints:
+        tokens = np.asarray(tokens)
+        if tokens.ndim != 2 or tokens.shape[1] != self.num_slots or not np.issubdtype(tokens.dtype, np.integer):
+            raise ValueError(
+                f"tokens: expected integers of shape (n_frames, {self.num_slots}), got {tokens.dtype} {tokens.shape}"
+            )
+        sizes = np.array([slot["size"] for slot in self.slots])
+        wrong = (tokens < 0) | (tokens >= sizes)
+        if wrong.any():
+            frame, slot = np.argwhere(wrong)[0]
+            raise ValueError(
+                f"tokens: expected 0 to {sizes[slot] - 1} for the {self.slots[slot]['name']}, "
+                f"got {tokens[frame, slot]} (frame {frame})"
+            )
+        return tokens.astype(np.int32, copy=False)
+
+    # -- what the model may be told ----------------------------------------------------------------------------------
+
+    def given(
+        self,
+        n_frames: int,
+        *,
+        position: npt.ArrayLike | None = None,
+        bar_length: int | None = None,
+        mode: str | None = None,
+        tonic: int | None = None,
+        soprano: npt.ArrayLike | None = None,
+    ) -> dict[str, Ints]:
+        """The given features of a piece; what is None is unknown to the model.
+
+        Parameters
+        ----------
+        n_frames : int
+            Frames of the token grid, the one of the end included.
+        position : array-like of int [shape=(T,)], optional
+            Sixteenth inside the bar. Frames after the T-th count on from it.
+        bar_length : int, optional
+            Sixteenths in a bar: 16 (4/4) and 12 (3/4) are told apart, all others are "other".
+        mode : "major" or "minor", optional
+        tonic : int, optional
+            Pitch class, 0 for C.
+        soprano : array-like of int [shape=(n_frames,)], optional
+            The soprano's tokens, the frame of the end included. The model is told which comes after each frame and how
+            soon; at the last one that is the end.
+
+        Returns
+        -------
+        given : dict of name to np.ndarray [shape=(n_frames,)], int32
+            Ids below `given_sizes`.
+        """
+        out = {
+            "position": self.positions(n_frames, position, bar_length),
+            "bar_length": np.full(n_frames, self._bar_length_id(bar_length), np.int32),
+            "mode": np.full(n_frames, 0 if mode is None else 1 + MODES.index(mode), np.int32),
+            "tonic": np.full(n_frames, 12 if tonic is None else tonic, np.int32),
+            "soprano_next": np.zeros(n_frames, np.int32),
+            "soprano_wait": np.zeros(n_frames, np.int32),
+        }
+        if soprano is not None:
+            out["soprano_next"], out["soprano_wait"] = self._soprano_ahead(np.asarray(soprano, np.int32), n_frames)
+        return out
+
+    @staticmethod
+    def positions(n_frames: int, position: npt.ArrayLike | None, bar_length: int | None) -> Ints:
+        """`position` counted on to `n_frames`, as ids (unknown without it)."""
+        if position is None:
+            return np.full(n_frames, UNKNOWN_POSITION, np.int32)
+        known = np.asarray(position, np.int32)[:n_frames]
+        missing = n_frames - len(known)
+        if missing:
+            start = int(known[-1]) + 1 if len(known) else 0
+            known = np.concatenate([known, np.arange(start, start + missing, dtype=np.int32) % (bar_length or 16)])
+        return np.clip(known, 0, UNKNOWN_POSITION - 1).astype(np.int32)
+
+    @staticmethod
+    def _bar_length_id(bar_length: int | None) -> int:
+        lengths = list(METERS.values())
+        if bar_length is None:
+            return 0
+        return 1 + (lengths.index(bar_length) if bar_length in lengths else len(lengths))
+
+    def _soprano_ahead(self, soprano: Ints, n_frames: int) -> tuple[Ints, Ints]:
+        if soprano.shape != (n_frames,):
+            raise ValueError(f"soprano: expected shape ({n_frames},), got {soprano.shape}")
+        last = n_frames - 1
+        begins = np.zeros(n_frames, bool)
+        if self.hold:
+            begins[:last] = soprano[:last] != 0
+        else:
+            begins[1:last] = soprano[1:last] != soprano[: last - 1] if last else False
+        # For every frame the first one after it where something begins; the end if nothing does.
+        after = np.where(begins, np.arange(n_frames), last)
+        after = np.minimum.accumulate(after[::-1])[::-1]
+        following = np.concatenate([after[1:], [last]])
+        none_left = self.first_pitch + self.num_pitches
+        token = np.where(begins[following], soprano[following], none_left)
+        wait = following - np.arange(n_frames)
+        return token.astype(np.int32), (1 + np.searchsorted(WAIT_BUCKETS, wait, side="right")).astype(np.int32)
+
+
+JSB16 = VoiceGrid(hold=False, ranges=JSB16_RANGES)
+CHORALE = VoiceGrid()
+
+
+def load(encoding: Mapping[str, Any]) -> VoiceGrid:
+    """The encoding that a model file describes."""
+    names = {"voice_grid": VoiceGrid.from_dict}
+    name = encoding.get("name")
+    if not isinstance(name, str) or name not in names:
+        raise WeightsError(f"encoding.name: expected one of {sorted(names)}, got {name!r}")
+    return names[name](encoding)
+
+
+def _integer(encoding: Mapping[str, Any], key: str, low: int, high: int, default: int) -> int:
+    value = encoding.get(key, default)
+    if type(value) is not int or not low <= value <= high:
+        raise WeightsError(f"encoding.{key}: expected an integer in [{low}, {high}], got {value!r}")
+    return value
