@@ -8,6 +8,8 @@
 namespace py = pybind11;
 using namespace musicgen;
 
+void register_midi(py::module_& m);
+
 namespace {
 
 std::string compiler() {
@@ -34,4 +36,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     for (const Isa isa : isas_available()) names.append(name_of(isa));
     return names;
   });
+  register_midi(m);
 }

@@ -1,0 +1,84 @@
+// A growing array of plain values whose memory can be handed to numpy without a copy.
+#pragma once
+
+#include <cstddef>
+#include <cstdlib>
+#include <limits>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+namespace musicgen {
+
+// malloc and realloc rather than std::vector: large blocks grow by remapping pages instead of holding two copies, so
+// the peak stays near the final size; new values are not zeroed first; and release() gives the block away.
+template <typename T>
+class Buffer {
+  static_assert(std::is_trivially_copyable_v<T>, "realloc moves the values");
+
+ public:
+  Buffer() = default;
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  Buffer(Buffer&& other) noexcept { swap(other); }
+  Buffer& operator=(Buffer&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+  ~Buffer() { std::free(data_); }
+
+  T* data() { return data_; }
+  const T* data() const { return data_; }
+  std::size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  T& operator[](std::size_t i) { return data_[i]; }
+  const T& operator[](std::size_t i) const { return data_[i]; }
+  T* begin() { return data_; }
+  T* end() { return data_ + size_; }
+
+  void push(const T& value) {
+    if (size_ == capacity_) grow(1);
+    data_[size_++] = value;
+  }
+
+  // Room for `count` more values at the end; the caller writes them.
+  T* extend(std::size_t count) {
+    if (count > capacity_ - size_) grow(count);
+    T* at = data_ + size_;
+    size_ += count;
+    return at;
+  }
+
+  // The block, to be freed with std::free, never null; the buffer is empty afterwards.
+  T* release() {
+    reallocate(size_);
+    size_ = capacity_ = 0;
+    return std::exchange(data_, nullptr);
+  }
+
+ private:
+  void swap(Buffer& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    std::swap(capacity_, other.capacity_);
+  }
+
+  void grow(std::size_t more) {
+    constexpr std::size_t most = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max()) / sizeof(T);
+    if (more > most - size_) throw std::bad_alloc();
+    const std::size_t needed = size_ + more, half_more = capacity_ + capacity_ / 2 + 64;  // < 2 * most: no overflow
+    reallocate(needed > half_more ? needed : (half_more < most ? half_more : most));
+  }
+
+  void reallocate(std::size_t capacity) {
+    void* block = std::realloc(data_, (capacity == 0 ? 1 : capacity) * sizeof(T));
+    if (block == nullptr) throw std::bad_alloc();
+    data_ = static_cast<T*>(block);
+    capacity_ = capacity;
+  }
+
+  T* data_ = nullptr;
+  std::size_t size_ = 0, capacity_ = 0;
+};
+
+}  // namespace musicgen
