@@ -23,6 +23,10 @@ class MidiError(MusicgenExtError, ValueError):
     """A file or byte string is not the MIDI data it should be. Attributes: `path`, `offset`, `track`."""
 
 
+class MidiWarning(UserWarning):
+    """A MIDI file was read, but something in it was wrong; `score.issues` lists what."""
+
+
 class WeightsError(MusicgenExtError, ValueError):
     """A model file cannot be used. Attributes: `path`, `tensor`."""
 

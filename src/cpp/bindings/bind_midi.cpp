@@ -103,8 +103,8 @@ py::tuple parse_midi(const py::bytes& data, bool strict) {
 }
 
 py::bytes write_midi(int format, std::uint16_t division, const py::array& notes, const py::array& events,
-                const py::array& payload, const py::array& payload_ends, const py::array& track_ends,
-                const std::vector<std::tuple<std::int32_t, py::bytes, py::bytes>>& chunks) {
+                     const py::array& payload, const py::array& payload_ends, const py::array& track_ends,
+                     const std::vector<std::tuple<std::int32_t, py::bytes, py::bytes>>& chunks) {
   midi::SongView song;
   song.format = format;
   song.division = division;
@@ -150,9 +150,9 @@ void register_midi(py::module_& m) {
   m.attr("note_dtype") = note_dtype();
   m.attr("event_dtype") = event_dtype();
   m.def("midi_parse", &parse_midi, "data"_a, "strict"_a);
-  m.def("midi_write", &write_midi, "format"_a, "division"_a, py::arg("notes").noconvert(), py::arg("events").noconvert(),
-        py::arg("payload").noconvert(), py::arg("payload_ends").noconvert(), py::arg("track_ends").noconvert(),
-        "chunks"_a);
+  m.def("midi_write", &write_midi, "format"_a, "division"_a, py::arg("notes").noconvert(),
+        py::arg("events").noconvert(), py::arg("payload").noconvert(), py::arg("payload_ends").noconvert(),
+        py::arg("track_ends").noconvert(), "chunks"_a);
   m.def(
       "midi_check_notes",
       [](const py::array& notes) {

@@ -103,7 +103,8 @@ class Parser {
       if (!found && is(data_ + at, "data")) {
         found = true;
         begin = at + 8, end = begin + length;
-        if (claimed > left) deviation({Deviation::chunk_truncated, -1, to_signed(at), to_signed(left), to_signed(claimed)});
+        if (claimed > left)
+          deviation({Deviation::chunk_truncated, -1, to_signed(at), to_signed(left), to_signed(claimed)});
       } else {
         deviation({Deviation::not_kept, -1, to_signed(at), to_signed(length), 0});
       }
@@ -166,7 +167,8 @@ class Parser {
     if (could_be_chunk(at_)) {
       const std::size_t claimed = big_endian(p + 4), left = size_ - at_ - 8;
       if (is(p, "MTrk")) {
-        if (claimed > left) deviation({Deviation::chunk_truncated, track_, to_signed(at_), to_signed(left), to_signed(claimed)});
+        if (claimed > left)
+          deviation({Deviation::chunk_truncated, track_, to_signed(at_), to_signed(left), to_signed(claimed)});
         read_track(at_ + 8, at_ + 8 + std::min(claimed, left), claimed > left);
       } else {
         if (is(p, "MThd")) deviation({Deviation::second_header, -1, to_signed(at_), 0, 0});
@@ -500,7 +502,8 @@ std::string message_of(const Issue& issue) {
   std::string text;
   switch (issue.kind) {
     case Deviation::chunk_truncated:
-      text = "expected a chunk of " + bytes(issue.expected) + ", got " + bytes(issue.got) + " before the end of the file";
+      text =
+          "expected a chunk of " + bytes(issue.expected) + ", got " + bytes(issue.got) + " before the end of the file";
       break;
     case Deviation::track_count:
       text = "expected " + expected + " tracks as the header says, got " + got;
@@ -549,8 +552,9 @@ std::string message_of(const Issue& issue) {
       break;
     case Deviation::time_signature:
       text = "expected a time signature of 4 bytes with a numerator of at least 1 and a denominator of 1 to 128, got ";
-      text += issue.got <= 0 ? bytes(-issue.got)
-                             : std::to_string(issue.got >> 8) + " over 2 to the power of " + std::to_string(issue.got & 255);
+      text += issue.got <= 0
+                  ? bytes(-issue.got)
+                  : std::to_string(issue.got >> 8) + " over 2 to the power of " + std::to_string(issue.got & 255);
       text += " (ignored)";
       break;
     case Deviation::key_signature:
@@ -598,8 +602,8 @@ namespace {
 
 [[noreturn]] void refuse(const char* table, std::size_t index, const char* field, const std::string& expected,
                          std::int64_t got) {
-  throw std::invalid_argument(std::string(table) + "[" + std::to_string(index) + "]." + field + ": expected " + expected +
-                              ", got " + std::to_string(got));
+  throw std::invalid_argument(std::string(table) + "[" + std::to_string(index) + "]." + field + ": expected " +
+                              expected + ", got " + std::to_string(got));
 }
 
 class Writer {
@@ -614,7 +618,8 @@ class Writer {
     number(song_.division, 2);
     auto chunk = song_.chunks.begin();
     for (std::size_t track = 0; track <= song_.num_tracks; ++track) {
-      for (; chunk != song_.chunks.end() && (track == song_.num_tracks || chunk->before_track <= std::int64_t(track)); ++chunk) {
+      for (; chunk != song_.chunks.end() && (track == song_.num_tracks || chunk->before_track <= std::int64_t(track));
+           ++chunk) {
         bytes(chunk->id.data(), 4);
         number(checked_length(chunk->size), 4);
         bytes(chunk->data, chunk->size);
@@ -655,8 +660,8 @@ class Writer {
     const std::int64_t delta = time - time_;
     if (delta > max_delta) {
       refuse(table, index, field,
-             "at most " + std::to_string(max_delta) + " ticks after the event before it (tick " + std::to_string(time_) +
-                 "), which is all that a MIDI file can hold",
+             "at most " + std::to_string(max_delta) + " ticks after the event before it (tick " +
+                 std::to_string(time_) + "), which is all that a MIDI file can hold",
              time);
     }
     variable_length(static_cast<std::uint32_t>(delta));
@@ -707,7 +712,8 @@ class Writer {
     delta_to(std::max(time_, song_.track_ends[track]), "track_ends", static_cast<std::size_t>(track), "time");
     bytes("\xFF\x2F\x00", 3);
     const std::uint32_t length = checked_length(out_.size() - length_at - 4);
-    for (int i = 0; i < 4; ++i) out_[length_at + static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(length >> (24 - 8 * i));
+    for (int i = 0; i < 4; ++i)
+      out_[length_at + static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(length >> (24 - 8 * i));
   }
 
   void write_on(std::size_t index, std::size_t first) {
@@ -718,7 +724,8 @@ class Writer {
     out_.push(note.velocity);
     const int key = note.channel << 7 | note.pitch;
     younger_[index - first] = -1;
-    (heads_[key] < 0 ? heads_[key] : younger_[static_cast<std::size_t>(tails_[key]) - first]) = static_cast<std::int64_t>(index);
+    (heads_[key] < 0 ? heads_[key] : younger_[static_cast<std::size_t>(tails_[key]) - first]) =
+        static_cast<std::int64_t>(index);
     tails_[key] = static_cast<std::int64_t>(index);
   }
 
@@ -729,7 +736,9 @@ class Writer {
     std::int64_t older = -1, at = heads_[key];
     int hint = 0;
     for (; at != wanted; ++hint) {
-      if (hint == max_hint) refuse("notes", index, "pitch", "at most 127 older notes of its pitch and channel sounding when it ends", note.pitch);
+      if (hint == max_hint)
+        refuse("notes", index, "pitch", "at most 127 older notes of its pitch and channel sounding when it ends",
+               note.pitch);
       older = at;
       at = younger_[static_cast<std::size_t>(at) - first];
     }
@@ -739,7 +748,14 @@ class Writer {
 
     delta_to(note.start + note.duration, "notes", index, "duration");
     if (hint > 0) {
-      const std::uint8_t event[] = {0xFF, meta::sequencer, 5, pairing_hint[0], pairing_hint[1], pairing_hint[2], pairing_hint[3], static_cast<std::uint8_t>(hint)};
+      const std::uint8_t event[] = {0xFF,
+                                    meta::sequencer,
+                                    5,
+                                    pairing_hint[0],
+                                    pairing_hint[1],
+                                    pairing_hint[2],
+                                    pairing_hint[3],
+                                    static_cast<std::uint8_t>(hint)};
       bytes(event, sizeof event);
       out_.push(0);  // the note-off follows at the same tick
       running_ = 0;
@@ -773,8 +789,8 @@ class Writer {
   std::size_t next_note_ = 0, next_event_ = 0, next_payload_ = 0;
   std::int64_t time_ = 0;
   std::uint8_t running_ = 0;
-  std::vector<std::size_t> ends_;                        // the track's notes in the order in which they end
-  std::vector<std::int64_t> younger_, heads_, tails_;    // the reader's queues of sounding notes
+  std::vector<std::size_t> ends_;                      // the track's notes in the order in which they end
+  std::vector<std::int64_t> younger_, heads_, tails_;  // the reader's queues of sounding notes
 };
 
 void check_events(const SongView& song) {
@@ -805,7 +821,8 @@ void check_events(const SongView& song) {
       if (payload == song.num_payloads) refuse("events", i, "status", "a payload for every meta event", event.status);
       const std::int64_t next = song.payload_ends[payload++];
       if (next < end || next > static_cast<std::int64_t>(song.payload_size) || next - end > max_delta) {
-        refuse("payload_ends", payload - 1, "end", std::to_string(end) + " to " + std::to_string(song.payload_size), next);
+        refuse("payload_ends", payload - 1, "end", std::to_string(end) + " to " + std::to_string(song.payload_size),
+               next);
       }
       end = next;
     }

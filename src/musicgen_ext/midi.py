@@ -1,0 +1,860 @@
+"""Scores: notes and events as numpy columns, read from and written to Standard MIDI Files.
+
+The parser and the writer are native (`_core.midi_parse`, `_core.midi_write`); this module gives their two tables, the
+notes and all other events in file order, a face: typed columns, tracks, seconds, pictures and conversions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from musicgen_ext import _core, files
+from musicgen_ext.errors import MidiError, MidiWarning
+
+Array = npt.NDArray[Any]
+
+NOTE: np.dtype[np.void] = _core.note_dtype
+"""A note: start, duration (int64 ticks), pitch, velocity (uint8), track (int32), channel, release_velocity (uint8)."""
+
+_EVENT: np.dtype[np.void] = _core.event_dtype
+TEMPO = np.dtype([("time", "i8"), ("microseconds_per_quarter", "i4"), ("track", "i4")])
+TIME_SIGNATURE = np.dtype(
+    [
+        ("time", "i8"),
+        ("numerator", "i2"),
+        ("denominator", "i2"),
+        ("clocks_per_click", "i2"),
+        ("notated_32nds_per_quarter", "i2"),
+        ("track", "i4"),
+    ]
+)
+KEY_SIGNATURE = np.dtype([("time", "i8"), ("sharps", "i1"), ("minor", "i1"), ("track", "i4")])
+PROGRAM = np.dtype([("time", "i8"), ("program", "u1"), ("channel", "u1"), ("track", "i4")])
+CONTROL = np.dtype([("time", "i8"), ("number", "u1"), ("value", "u1"), ("channel", "u1"), ("track", "i4")])
+PITCH_BEND = np.dtype([("time", "i8"), ("bend", "i2"), ("channel", "u1"), ("track", "i4")])
+
+DEFAULT_TEMPO = 500_000  # microseconds per quarter note where a file says nothing: 120 per minute
+DRUM_CHANNEL = 9
+_MAX_TIME = 2**63 - 1
+_MAX_TRACKS = 65_535
+
+_TEMPO, _TIME_SIGNATURE, _KEY_SIGNATURE, _TEXT = 0x51, 0x58, 0x59, 0x01
+_TEXT_KINDS = {
+    1: "text",
+    2: "copyright",
+    3: "track_name",
+    4: "instrument_name",
+    5: "lyric",
+    6: "marker",
+    7: "cue_point",
+    8: "program_name",
+    9: "device_name",
+}
+_PROVENANCE = b"musicgen_ext: "
+
+# Inclusive limits of every column; what lies outside is refused by name before it is cast to the column's type.
+_LIMITS: dict[str, tuple[int, int]] = {
+    "start": (0, _MAX_TIME),
+    "duration": (1, _MAX_TIME),
+    "time": (0, _MAX_TIME),
+    "pitch": (0, 127),
+    "velocity": (1, 127),
+    "release_velocity": (0, 127),
+    "channel": (0, 15),
+    "track": (0, _MAX_TRACKS - 1),
+    "microseconds_per_quarter": (1, 2**24 - 1),
+    "numerator": (1, 255),
+    "denominator": (1, 128),
+    "clocks_per_click": (0, 255),
+    "notated_32nds_per_quarter": (0, 255),
+    "sharps": (-7, 7),
+    "minor": (0, 1),
+    "program": (0, 127),
+    "number": (0, 127),
+    "value": (0, 127),
+    "bend": (-8192, 8191),
+}
+_DEFAULTS: dict[str, int] = {
+    "velocity": 80,
+    "release_velocity": 64,
+    "track": 0,
+    "channel": 0,
+    "clocks_per_click": 24,
+    "notated_32nds_per_quarter": 8,
+    "minor": 0,
+}
+
+
+class Issue(NamedTuple):
+    """Something a file gets wrong (or that is lost when the score is saved): what, at which byte, in which track."""
+
+    message: str
+    offset: int
+    track: int | None
+
+
+class Text(NamedTuple):
+    """A text event. `kind`: text, copyright, track_name, instrument_name, lyric, marker, cue_point, program_name or
+    device_name; `data`: its bytes as they are in the file."""
+
+    time: int
+    kind: str
+    data: bytes
+    track: int = 0
+
+    @property
+    def text(self) -> str:
+        """`data` decoded as UTF-8, or as Latin-1 where it is not UTF-8; never raises."""
+        return _decoded(self.data)
+
+
+@dataclass(frozen=True)
+class Track:
+    """One track of a score: its name, and the channel and program (0 to 127, General MIDI) it begins with.
+
+    `program` None: the track does not choose one. `channel` None, in a track given to `Score`: the drum channel for
+    `is_drum`, otherwise chosen by the track's index, leaving out the drum channel. In a track of a score, it means
+    that nothing in it uses a channel.
+    """
+
+    name: str = ""
+    program: int | None = None
+    channel: int | None = None
+    is_drum: bool = False
+
+
+class Score:
+    """Notes and events of a piece, in ticks.
+
+    Parameters
+    ----------
+    notes : structured array, mapping of columns, or sequence of tuples
+        Columns start, duration (ticks), pitch, and optionally velocity (default 80), track (0), channel (that of the
+        track) and release_velocity (64); tuples hold a prefix of these in this order.
+    ticks_per_quarter : int, 1 to 32767
+        Resolution.
+    tempos, time_signatures, key_signatures, programs, controls, pitch_bends : as `notes`
+        Columns as in the attributes of the same name; tuples may leave out the columns with a default.
+    tracks : sequence of Track
+        Names, channels and first programs. There are at least as many tracks as the notes and events need.
+    texts : sequence of Text
+        Lyrics, markers and so on.
+    provenance : mapping, optional
+        Anything JSON can hold about where this score comes from; saved in the file and read back.
+
+    Attributes
+    ----------
+    notes : np.ndarray [shape=(n,)]
+        Fields start, duration (int64 ticks), pitch, velocity (uint8), track (int32), channel, release_velocity (uint8);
+        ordered by track, then start. May be changed in place or replaced; `save` and `to_bytes` check it.
+    tempos : np.ndarray
+        Fields time (int64 ticks), microseconds_per_quarter, track. Without one at tick 0, 120 quarters a minute.
+    time_signatures : np.ndarray
+        Fields time, numerator, denominator, clocks_per_click (24), notated_32nds_per_quarter (8), track.
+    key_signatures : np.ndarray
+        Fields time, sharps (-7 to 7, negative: flats), minor (0 or 1), track.
+    programs : np.ndarray
+        Program changes: fields time, program, channel, track. Also holds those of `tracks`.
+    controls : np.ndarray
+        Control changes: fields time, number, value, channel, track.
+    pitch_bends : np.ndarray
+        Fields time, bend (-8192 to 8191), channel, track.
+    tracks : tuple of Track
+    texts : tuple of Text
+        Also holds the names of `tracks`.
+    ticks_per_quarter : int
+        For a file with SMPTE time: the ticks of half a second, rounded.
+    smpte : (int, int) or None
+        Frames per second (29 means 29.97) and ticks per frame, for a file with SMPTE time, which ignores tempos.
+    format : int
+        0, 1 or 2, as in the file's header.
+    issues : tuple of Issue
+        What was wrong in the file this score was read from.
+    provenance : dict
+
+    The typed columns other than `notes` are read-only windows on one table of events; assign a new array (or
+    anything `Score()` takes) to change one.
+
+    Raises
+    ------
+    ValueError
+        A value out of its range; the message names the column, the row and both.
+    TypeError
+        Something that is no table of integers.
+    """
+
+    notes: Array
+    format: int
+    issues: tuple[Issue, ...]
+    provenance: dict[str, Any]
+
+    def __init__(
+        self,
+        notes: Any = (),
+        *,
+        ticks_per_quarter: int = 480,
+        tempos: Any = (),
+        time_signatures: Any = (),
+        key_signatures: Any = (),
+        tracks: Sequence[Track] = (),
+        programs: Any = (),
+        controls: Any = (),
+        pitch_bends: Any = (),
+        texts: Iterable[Text] = (),
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._division = _integer("ticks_per_quarter", ticks_per_quarter, 1, 32_767)
+        self.format = 1
+        self.issues = ()
+        self.provenance = dict(provenance or {})
+        self._chunks: list[tuple[int, bytes, bytes]] = []
+        self._events = np.zeros(0, _EVENT)
+        self._payload = np.zeros(0, np.uint8)
+        self._payload_ends = np.zeros(0, np.int64)
+
+        given = tuple(tracks)
+        for i, track in enumerate(given):
+            if not isinstance(track, Track):
+                raise TypeError(f"tracks[{i}]: expected a Track, got {type(track).__name__}")
+        channels = [_channel_of(i, track) for i, track in enumerate(given)]
+        table, present = _table("notes", notes, NOTE, ("start", "duration", "pitch"))
+        if "channel" not in present:
+            count = int(table["track"].max(initial=0)) + 1
+            channels_of_all = channels + [_channel_of(i, Track()) for i in range(len(channels), count)]
+            table["channel"] = np.array(channels_of_all, np.uint8)[table["track"]]
+        self.notes = _in_order(table, "start")
+        self._track_ends = np.zeros(len(given), np.int64)
+        self._add_tracks(given, channels)
+        self.tempos = tempos
+        self.time_signatures = time_signatures
+        self.key_signatures = key_signatures
+        if len(programs):
+            added, _ = _table("programs", programs, PROGRAM, ("time", "program"))
+            self.programs = np.concatenate([self.programs, added])
+        self.controls = controls
+        self.pitch_bends = pitch_bends
+        texts = tuple(texts)
+        if texts:
+            self.texts = (*self.texts, *texts)
+
+    # -- from and to bytes ---------------------------------------------------------------------------------------
+
+    @classmethod
+    def _from_bytes(cls, data: bytes, strict: bool) -> Score:
+        self = cls.__new__(cls)
+        (
+            self.format, self._division, self.notes, self._events, self._payload, self._payload_ends, self._track_ends,
+            self._chunks, issues, unlisted,
+        ) = _core.midi_parse(data, strict)  # fmt: skip
+        self.issues = tuple(Issue(text, offset, None if track < 0 else track) for text, offset, track in issues)
+        if unlisted:
+            last = self.issues[-1]
+            self.issues += (Issue(f"{unlisted} more deviations are not listed", last.offset, None),)
+        self.provenance = {}
+        if _PROVENANCE in data:
+            self._take_provenance()
+        return self
+
+    def to_bytes(self) -> bytes:
+        """The score as a Standard MIDI File.
+
+        Format 1 (or the format it was read in), with running status; `provenance` becomes a text event at the start of
+        track 0. Reading the bytes gives an equal score.
+
+        Raises
+        ------
+        ValueError
+            A note or event that a MIDI file cannot hold (its row, field, and value), or a gap between two events of
+            more than 268,435,455 ticks.
+        TypeError
+            `notes` is no array of `NOTE`, or `provenance` holds something that JSON cannot.
+        """
+        notes = self._checked_notes()
+        num_tracks = self._num_tracks
+        events, payload, payload_ends = self._events, self._payload, self._payload_ends
+        if self.provenance:
+            row = np.zeros(1, _EVENT)
+            row["status"], row["data1"] = 0xFF, _TEXT
+            text = np.frombuffer(_PROVENANCE + _json(self.provenance), np.uint8)
+            events = np.concatenate([row, events])
+            payload = np.concatenate([text, payload])
+            payload_ends = np.concatenate([[len(text)], payload_ends + len(text)])
+        ends = np.zeros(num_tracks, np.int64)
+        ends[: len(self._track_ends)] = self._track_ends
+        written_format = 1 if self.format == 0 and num_tracks != 1 else self.format
+        return _core.midi_write(
+            written_format, self._division, _in_order(notes, "start"), events, payload, payload_ends, ends, self._chunks
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a Standard MIDI File, whole or not at all.
+
+        Everything is checked, then written to a temporary file in the same folder, flushed to the disk, and renamed:
+        whatever goes wrong, a file that was there keeps its bytes.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `to_bytes`; `path` is untouched.
+        OSError
+            The subclass that fits, with ``filename``.
+        """
+        files.replace(path, [self.to_bytes()])
+
+    def _checked_notes(self) -> Array:
+        notes = self.notes
+        if not isinstance(notes, np.ndarray) or notes.dtype != NOTE or notes.ndim != 1:
+            notes, _ = _table("notes", notes, NOTE, ("start", "duration", "pitch"))
+        notes = np.ascontiguousarray(notes)
+        _core.midi_check_notes(notes)
+        return notes
+
+    def _take_provenance(self) -> None:
+        rows = np.flatnonzero((self._events["status"] == 0xFF) & (self._events["data1"] == _TEXT))
+        for row in rows[self._events["track"][rows] == 0]:
+            data = self._payload_of(row)
+            if not data.startswith(_PROVENANCE):
+                continue
+            try:
+                found = json.loads(data[len(_PROVENANCE) :])
+            except (ValueError, RecursionError):
+                continue  # somebody else's text: it stays one
+            if isinstance(found, dict):
+                self.provenance = found
+                keep = np.ones(len(self._events), bool)
+                keep[row] = False
+                self._merge(keep, np.zeros(0, _EVENT), [])
+                return
+
+    # -- the table of events -------------------------------------------------------------------------------------
+
+    def _payload_of(self, row: int) -> bytes:
+        index = int(np.count_nonzero(self._events["status"][:row] >= 0xF0))
+        begin = int(self._payload_ends[index - 1]) if index else 0
+        return self._payload[begin : int(self._payload_ends[index])].tobytes()
+
+    def _meta(self, kind: int, length: int) -> tuple[Array, Array]:
+        """Rows of the meta events of this kind and length, and their payloads, shape (n, length)."""
+        status = self._events["status"]
+        with_payload = np.flatnonzero(status >= 0xF0)
+        lengths = np.diff(self._payload_ends, prepend=0)
+        chosen = self._events["data1"][with_payload] == kind
+        chosen &= (status[with_payload] == 0xFF) & (lengths == length)
+        begins = (self._payload_ends - lengths)[chosen]
+        return self._events[with_payload[chosen]], self._payload[begins[:, None] + np.arange(length)]
+
+    def _rows_of_meta(self, kind: int, length: int | None = None) -> npt.NDArray[np.bool_]:
+        mask = (self._events["status"] == 0xFF) & (self._events["data1"] == kind)
+        if length is not None:  # a malformed event of this kind is not in the column: it stays as it was in the file
+            lengths = np.full(len(mask), -1)
+            lengths[self._events["status"] >= 0xF0] = np.diff(self._payload_ends, prepend=0)
+            mask &= lengths == length
+        return np.asarray(mask)
+
+    def _channel_rows(self, status: int) -> npt.NDArray[np.bool_]:
+        return np.asarray((self._events["status"] & 0xF0) == status)
+
+    def _merge(self, keep: npt.NDArray[np.bool_], added: Array, payloads: Sequence[bytes]) -> None:
+        """Drop the rows not in `keep`, add rows (with one payload for each, or none), and restore the order."""
+        has_payload = self._events["status"] >= 0xF0
+        ends = self._payload_ends.tolist()
+        data = self._payload.tobytes()
+        old = [data[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+        kept = [p for p, k in zip(old, keep[has_payload].tolist(), strict=True) if k]
+        events = np.concatenate([self._events[keep], added])
+        order = np.lexsort((events["time"], events["track"]))  # stable: file order, then the order of addition
+        slot = np.full(len(events), -1)
+        slot[events["status"] >= 0xF0] = np.arange(len(kept) + len(payloads))
+        parts = [*kept, *payloads]
+        sorted_parts = [parts[i] for i in slot[order].tolist() if i >= 0]
+        self._events = events[order]
+        self._payload = np.frombuffer(b"".join(sorted_parts), np.uint8)
+        self._payload_ends = np.cumsum([len(p) for p in sorted_parts], dtype=np.int64)
+
+    def _replace_meta(self, keep: npt.NDArray[np.bool_], kind: int, table: Array, payload: Array) -> None:
+        rows = np.zeros(len(table), _EVENT)
+        rows["time"], rows["track"], rows["status"], rows["data1"] = table["time"], table["track"], 0xFF, kind
+        rows["place"] = 1
+        self._merge(keep, rows, [bytes(p) for p in payload.astype(np.uint8)])
+
+    def _replace_channel(self, status: int, table: Array, data1: Array, data2: Array | int) -> None:
+        rows = np.zeros(len(table), _EVENT)
+        rows["time"], rows["track"], rows["status"] = table["time"], table["track"], status | table["channel"]
+        rows["data1"], rows["data2"], rows["place"] = data1, data2, 1
+        self._merge(~self._channel_rows(status), rows, [])
+
+    @property
+    def tempos(self) -> Array:
+        rows, payload = self._meta(_TEMPO, 3)
+        tempo = payload.astype(np.int64) @ np.array([65_536, 256, 1])
+        valid = tempo > 0
+        return _column(TEMPO, rows[valid], microseconds_per_quarter=tempo[valid])
+
+    @tempos.setter
+    def tempos(self, value: Any) -> None:
+        table, _ = _table("tempos", value, TEMPO, ("time", "microseconds_per_quarter"))
+        tempo = table["microseconds_per_quarter"]
+        payload = np.stack([tempo >> 16, tempo >> 8 & 255, tempo & 255], axis=1)
+        self._replace_meta(~self._rows_of_meta(_TEMPO, 3), _TEMPO, table, payload)
+
+    @property
+    def time_signatures(self) -> Array:
+        rows, payload = self._meta(_TIME_SIGNATURE, 4)
+        valid = (payload[:, 0] > 0) & (payload[:, 1] <= 7)
+        numerator, power, clocks, notated = payload[valid].T.astype(np.int16)
+        return _column(
+            TIME_SIGNATURE,
+            rows[valid],
+            numerator=numerator,
+            denominator=1 << power,
+            clocks_per_click=clocks,
+            notated_32nds_per_quarter=notated,
+        )
+
+    @time_signatures.setter
+    def time_signatures(self, value: Any) -> None:
+        table, _ = _table("time_signatures", value, TIME_SIGNATURE, ("time", "numerator", "denominator"))
+        denominator = table["denominator"]
+        bad = np.flatnonzero(denominator & (denominator - 1))
+        if len(bad):
+            raise ValueError(
+                f"time_signatures[{bad[0]}].denominator: expected a power of two, got {denominator[bad[0]]}"
+            )
+        power = np.log2(denominator).astype(np.int16)
+        payload = np.stack(
+            [table["numerator"], power, table["clocks_per_click"], table["notated_32nds_per_quarter"]], axis=1
+        )
+        self._replace_meta(~self._rows_of_meta(_TIME_SIGNATURE, 4), _TIME_SIGNATURE, table, payload)
+
+    @property
+    def key_signatures(self) -> Array:
+        rows, payload = self._meta(_KEY_SIGNATURE, 2)
+        sharps, minor = payload.astype(np.uint8).view(np.int8).reshape(-1, 2).T
+        valid = (np.abs(sharps.astype(np.int16)) <= 7) & (minor >= 0) & (minor <= 1)
+        return _column(KEY_SIGNATURE, rows[valid], sharps=sharps[valid], minor=minor[valid])
+
+    @key_signatures.setter
+    def key_signatures(self, value: Any) -> None:
+        table, _ = _table("key_signatures", value, KEY_SIGNATURE, ("time", "sharps"))
+        payload = np.stack([table["sharps"].view(np.uint8), table["minor"].view(np.uint8)], axis=1)
+        self._replace_meta(~self._rows_of_meta(_KEY_SIGNATURE, 2), _KEY_SIGNATURE, table, payload)
+
+    @property
+    def programs(self) -> Array:
+        rows = self._events[self._channel_rows(0xC0)]
+        return _column(PROGRAM, rows, program=rows["data1"], channel=rows["status"] & 15)
+
+    @programs.setter
+    def programs(self, value: Any) -> None:
+        table, _ = _table("programs", value, PROGRAM, ("time", "program"))
+        self._replace_channel(0xC0, table, table["program"], 0)
+
+    @property
+    def controls(self) -> Array:
+        rows = self._events[self._channel_rows(0xB0)]
+        return _column(CONTROL, rows, number=rows["data1"], value=rows["data2"], channel=rows["status"] & 15)
+
+    @controls.setter
+    def controls(self, value: Any) -> None:
+        table, _ = _table("controls", value, CONTROL, ("time", "number", "value"))
+        self._replace_channel(0xB0, table, table["number"], table["value"])
+
+    @property
+    def pitch_bends(self) -> Array:
+        rows = self._events[self._channel_rows(0xE0)]
+        bend = (rows["data1"] | rows["data2"].astype(np.int16) << 7) - 8192
+        return _column(PITCH_BEND, rows, bend=bend, channel=rows["status"] & 15)
+
+    @pitch_bends.setter
+    def pitch_bends(self, value: Any) -> None:
+        table, _ = _table("pitch_bends", value, PITCH_BEND, ("time", "bend"))
+        raw = table["bend"].astype(np.int32) + 8192
+        self._replace_channel(0xE0, table, raw & 127, raw >> 7)
+
+    @property
+    def texts(self) -> tuple[Text, ...]:
+        found = []
+        for row in np.flatnonzero(self._rows_of_text()).tolist():
+            event = self._events[row]
+            found.append(
+                Text(int(event["time"]), _TEXT_KINDS[int(event["data1"])], self._payload_of(row), int(event["track"]))
+            )
+        return tuple(found)
+
+    @texts.setter
+    def texts(self, value: Iterable[Text]) -> None:
+        texts = tuple(value)
+        codes = {kind: code for code, kind in _TEXT_KINDS.items()}
+        rows = np.zeros(len(texts), _EVENT)
+        for i, text in enumerate(texts):
+            if not isinstance(text, Text) or not isinstance(text.data, bytes):
+                raise TypeError(f"texts[{i}]: expected a Text with bytes, got {text!r}")
+            if text.kind not in codes:
+                raise ValueError(f"texts[{i}].kind: expected one of {', '.join(codes)}, got {text.kind!r}")
+            time = _integer(f"texts[{i}].time", text.time, 0, _MAX_TIME)
+            track = _integer(f"texts[{i}].track", text.track, 0, _MAX_TRACKS - 1)
+            rows[i] = (time, track, 0xFF, codes[text.kind], 0, 1)
+        self._merge(~self._rows_of_text(), rows, [text.data for text in texts])
+
+    def _rows_of_text(self) -> npt.NDArray[np.bool_]:
+        kind = self._events["data1"]
+        return np.asarray((self._events["status"] == 0xFF) & (kind >= 1) & (kind <= 9))
+
+    # -- tracks --------------------------------------------------------------------------------------------------
+
+    @property
+    def _num_tracks(self) -> int:
+        needed = max(int(table["track"].max(initial=-1)) + 1 for table in (self.notes, self._events))
+        return max(len(self._track_ends), needed, 1)
+
+    @property
+    def tracks(self) -> tuple[Track, ...]:
+        texts: dict[int, str] = {}
+        for text in self.texts:
+            if text.kind == "track_name":
+                texts.setdefault(text.track, text.text)
+        programs: dict[tuple[int, int], int] = {}
+        for row in self.programs.tolist():
+            programs.setdefault((row[3], row[2]), row[1])
+        channels: dict[int, int] = {}
+        events = self._events[self._events["status"] < 0xF0]
+        for table, channel in ((self.notes, self.notes["channel"]), (events, events["status"] & 15)):
+            found, first = np.unique(table["track"], return_index=True)
+            for track, row in zip(found.tolist(), first.tolist(), strict=True):
+                channels.setdefault(track, int(channel[row]))
+        tracks = []
+        for i in range(self._num_tracks):
+            chosen = channels.get(i)
+            program = None if chosen is None else programs.get((i, chosen))
+            tracks.append(Track(texts.get(i, ""), program, chosen, chosen == DRUM_CHANNEL))
+        return tuple(tracks)
+
+    def _add_tracks(self, tracks: Sequence[Track], channels: Sequence[int]) -> None:
+        rows, payloads = [], []
+        for i, (track, channel) in enumerate(zip(tracks, channels, strict=True)):
+            if track.name:
+                rows.append((0, i, 0xFF, 0x03, 0, 1))
+                payloads.append(track.name.encode())
+            if track.program is not None:
+                program = _integer(f"tracks[{i}].program", track.program, 0, 127)
+                rows.append((0, i, 0xC0 | channel, program, 0, 1))
+        self._merge(np.zeros(0, bool), np.array(rows, _EVENT), payloads)
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    @property
+    def ticks_per_quarter(self) -> int:
+        if self.smpte is None:
+            return self._division
+        return round(1 / (2 * self._smpte_seconds))
+
+    @property
+    def smpte(self) -> tuple[int, int] | None:
+        if not self._division & 0x8000:
+            return None
+        return 256 - (self._division >> 8), self._division & 0xFF
+
+    @property
+    def _smpte_seconds(self) -> float:
+        """Seconds of one tick; 29 frames per second is the film industry's 30000 / 1001."""
+        assert self.smpte is not None
+        fps, ticks = self.smpte
+        return 1001 / (30_000 * ticks) if fps == 29 else 1 / (fps * ticks)
+
+    def _tempo_map(self, track: int | None) -> tuple[Array, Array, Array, float]:
+        """Where each tempo begins: ticks; sums of ticks times tempo; tempo; and what to divide such a sum by."""
+        if self.smpte is not None:
+            zero = np.zeros(1, np.int64)
+            return zero, zero.astype(float), np.ones(1), 1 / self._smpte_seconds
+        tempos = self.tempos
+        if self.format == 2:  # every track is a piece of its own
+            tempos = tempos[tempos["track"] == (track or 0)]
+        tempos = tempos[np.argsort(tempos["time"], kind="stable")]
+        ticks, tempo = tempos["time"], tempos["microseconds_per_quarter"].astype(float)
+        last = np.append(np.diff(ticks) > 0, True)[: len(ticks)]  # of several at one tick, the last counts
+        ticks, tempo = ticks[last], tempo[last]
+        if not len(ticks) or ticks[0] > 0:
+            ticks, tempo = np.insert(ticks, 0, 0), np.insert(tempo, 0, DEFAULT_TEMPO)
+        # Whole numbers below 2^53 for any piece of up to 24 hours: the sums are exact, the division rounds once.
+        sums = np.concatenate([[0.0], np.cumsum(np.diff(ticks) * tempo[:-1])])
+        return ticks, sums, tempo, 1e6 * self._division
+
+    def to_seconds(self, ticks: npt.ArrayLike, *, track: int | None = None) -> Array:
+        """Seconds, float64, of times in ticks (any shape). `track` matters in files of format 2 only."""
+        times = np.asarray(ticks)
+        begins, sums, tempo, divisor = self._tempo_map(track)
+        segment = np.maximum(np.searchsorted(begins, times, side="right") - 1, 0)
+        return cast("Array", (sums[segment] + (times - begins[segment]) * tempo[segment]) / divisor)
+
+    def to_ticks(self, seconds: npt.ArrayLike, *, track: int | None = None) -> Array:
+        """The nearest ticks, int64, of times in seconds (any shape); the inverse of `to_seconds`.
+
+        Raises
+        ------
+        ValueError
+            A time is not finite.
+        """
+        times = np.asarray(seconds, np.float64)
+        if not np.all(np.isfinite(times)):
+            raise ValueError(f"seconds: expected finite numbers, got {times[~np.isfinite(times)][0]}")
+        begins, sums, tempo, divisor = self._tempo_map(track)
+        work = times * divisor
+        segment = np.maximum(np.searchsorted(sums, work, side="right") - 1, 0)
+        ticks = np.rint((work - sums[segment]) / tempo[segment])
+        if np.any(np.abs(ticks) >= 2.0**62):
+            raise ValueError(f"seconds: expected times below 2^62 ticks, got {np.max(np.abs(times))} seconds")
+        return begins[segment] + ticks.astype(np.int64)
+
+    @property
+    def _last_tick(self) -> int:
+        """The end of the last note or the time of the last event, whichever is later."""
+        ends = self.notes["start"] + self.notes["duration"]
+        return max(int(ends.max(initial=0)), int(self._events["time"].max(initial=0)))
+
+    @property
+    def end_time(self) -> float:
+        """Seconds at which the last note ends or the last event happens. Silence before an end of track is left out."""
+        if self.format != 2:
+            return float(self.to_seconds(self._last_tick))
+        ends = []
+        for track in range(self._num_tracks):
+            notes, events = (table[table["track"] == track] for table in (self.notes, self._events))
+            last = max((notes["start"] + notes["duration"]).max(initial=0), events["time"].max(initial=0))
+            ends.append(float(self.to_seconds(last, track=track)))
+        return max(ends)
+
+    # -- as an object --------------------------------------------------------------------------------------------
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when the files would hold the same: notes, events, track ends, resolution and provenance."""
+        if not isinstance(other, Score):
+            return NotImplemented
+        mine, theirs = self._content(), other._content()
+        return all(
+            np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b for a, b in zip(mine, theirs, strict=True)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # a score can change
+
+    def _content(self) -> tuple[Any, ...]:
+        events = self._events.copy()
+        events["place"] = 0  # finer than what a score means: whether an event of a note's tick came before the note
+        ends = np.zeros(self._num_tracks, np.int64)
+        ends[: len(self._track_ends)] = self._track_ends
+        np.maximum.at(ends, self.notes["track"], self.notes["start"] + self.notes["duration"])
+        np.maximum.at(ends, events["track"], events["time"])
+        notes = _in_order(self.notes, "start")
+        one_track = self.format == 0 and len(ends) == 1
+        return (
+            0 if one_track else max(self.format, 1), self._division, notes, events, self._payload, self._payload_ends,
+            ends, self._chunks, self.provenance,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        names = ", ".join(repr(track.name) for track in self.tracks if track.name)
+        time = "SMPTE time" if self.smpte else f"{self.ticks_per_quarter} ticks per quarter"
+        parts = [
+            f"{len(self.notes)} notes",
+            f"{self._num_tracks} tracks" + (f" ({_shortened(names, 60)})" if names else ""),
+            f"{self.end_time:.2f} s",
+            time,
+        ]
+        if self.issues:
+            parts.append(f"{len(self.issues)} issues")
+        return f"<Score: {', '.join(parts)}>"
+
+
+def read_midi(
+    source: str | os.PathLike[str] | bytes | bytearray | memoryview,
+    strict: bool = False,
+    *,
+    max_duration: float = 86_400.0,
+) -> Score:
+    """Read a Standard MIDI File.
+
+    Parameters
+    ----------
+    source : path, or bytes of a file
+        Formats 0, 1 and 2; also wrapped in RIFF.
+    strict : bool
+        False: read everything that is unambiguous and list what is wrong in ``score.issues``, with one `MidiWarning`
+        for the file. True: raise at the first deviation.
+    max_duration : float
+        Longest piece accepted, in seconds (default: a day), because a single broken time makes a piece of months.
+
+    Returns
+    -------
+    Score
+
+    Raises
+    ------
+    MidiError
+        Not a MIDI file, or broken beyond reading (or, with `strict`, at all). Attributes `path` (None for bytes),
+        `offset` (bytes from the start of the file) and `track`.
+    OSError
+        The file cannot be opened: `FileNotFoundError`, `IsADirectoryError` …, with ``filename``.
+    TypeError
+        `source` is neither a path nor bytes.
+
+    Notes
+    -----
+    Inside a track, a note-off ends the oldest sounding note of its channel and pitch; a note that never ends is closed
+    at the end of its track. Source: MIDI 1.0 Detailed Specification (96.1), Standard MIDI Files 1.0.
+    """
+    path = None
+    if isinstance(source, bytes | bytearray | memoryview):
+        data, name = bytes(source), "MIDI data"
+    elif isinstance(source, str | os.PathLike):
+        path = os.fspath(source)
+        name = files.shown(path)
+        with open(path, "rb") as stream:
+            data = stream.read()
+    else:
+        raise TypeError(f"source: expected a path or bytes, got {type(source).__name__}")
+    try:
+        score = Score._from_bytes(data, strict)
+    except MidiError as error:
+        raise MidiError(f"{name}: {error}", **{**error.__dict__, "path": path}) from None
+    # A quarter note lasts at most 2^24 microseconds: most files are short enough at first sight.
+    longest = int(score._track_ends.max(initial=0)) * 16.777216 / score._division
+    if (longest > max_duration or score.smpte is not None) and score.end_time > max_duration:
+        raise MidiError(
+            f"{name}: expected a piece of at most {max_duration:g} seconds (max_duration), got {score.end_time:g}",
+            path=path, offset=None, track=None,
+        )  # fmt: skip
+    if score.issues:
+        count = len(score.issues)
+        more = f" (and {count - 1} more, see score.issues)" if count > 1 else ""
+        warnings.warn(f"{name}: {score.issues[0].message}{more}", MidiWarning, stacklevel=2)
+    return score
+
+
+# -- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _shortened(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _json(provenance: Mapping[str, Any]) -> bytes:
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.generic):
+            return value.item()
+        raise TypeError(f"provenance: expected values that JSON can hold, got {type(value).__name__}")
+
+    try:
+        return json.dumps(provenance, sort_keys=True, allow_nan=False, default=plain).encode()
+    except ValueError as error:
+        raise ValueError(f"provenance: expected finite numbers and no cycles, got {provenance!r}") from error
+
+
+def _integer(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__} {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name}: expected {low} to {high}, got {value}")
+    return int(value)
+
+
+def _channel_of(index: int, track: Track) -> int:
+    if track.channel is not None:
+        channel = _integer(f"tracks[{index}].channel", track.channel, 0, 15)
+        if track.is_drum and channel != DRUM_CHANNEL:
+            raise ValueError(f"tracks[{index}].channel: expected {DRUM_CHANNEL} for drums, got {channel}")
+        return channel
+    if track.is_drum:
+        return DRUM_CHANNEL
+    melodic = [channel for channel in range(16) if channel != DRUM_CHANNEL]
+    return melodic[index % len(melodic)]
+
+
+def _column(dtype: np.dtype[np.void], rows: Array, **columns: Array) -> Array:
+    table = np.empty(len(rows), dtype)
+    table["time"], table["track"] = rows["time"], rows["track"]
+    for name, values in columns.items():
+        table[name] = values
+    table.flags.writeable = False
+    return table
+
+
+def _in_order(table: Array, time: str) -> Array:
+    """Sorted by track, then time, equals as they were; the same array when it already is."""
+    track, when = table["track"], table[time]
+    step = np.diff(track)
+    if np.all((step > 0) | ((step == 0) & (np.diff(when) >= 0))):
+        return table
+    return table[np.lexsort((when, track))]
+
+
+def _table(name: str, value: Any, dtype: np.dtype[np.void], required: tuple[str, ...]) -> tuple[Array, frozenset[str]]:
+    """A new table of `dtype` from a structured array, a mapping of columns or rows of tuples; and the columns given."""
+    fields = cast("tuple[str, ...]", dtype.names)
+    columns: Mapping[str, Any]
+    if isinstance(value, np.ndarray) and value.dtype.names is not None:
+        columns = {field: value[field] for field in value.dtype.names}
+    elif isinstance(value, Mapping):
+        columns = value
+    else:
+        try:
+            rows = [tuple(row) for row in value]
+        except TypeError:
+            raise TypeError(
+                f"{name}: expected a structured array, a mapping of columns or a sequence of tuples "
+                f"({', '.join(fields)}), got {type(value).__name__}"
+            ) from None
+        width = len(rows[0]) if rows else len(required)
+        for i, row in enumerate(rows):
+            if not len(required) <= len(row) <= len(fields) or len(row) != width:
+                raise ValueError(
+                    f"{name}[{i}]: expected {len(required)} to {len(fields)} values ({', '.join(fields)}), as many in "
+                    f"every row, got {len(row)}"
+                )
+        columns = dict(zip(fields[:width], zip(*rows, strict=True) if rows else [()] * width, strict=True))
+    unknown, missing = set(columns) - set(fields), set(required) - set(columns)
+    if unknown or missing:
+        raise ValueError(f"{name}: expected the columns {', '.join(fields)}, got {', '.join(columns) or 'none'}")
+
+    lengths = {field: np.size(column) for field, column in columns.items()}
+    size = lengths[required[0]]
+    table = np.empty(size, dtype)
+    for field in fields:
+        if field not in columns:
+            table[field] = _DEFAULTS[field]
+            continue
+        column = np.asarray(columns[field])
+        if column.ndim != 1 or len(column) != size:
+            raise ValueError(f"{name}.{field}: expected shape ({size},), got {column.shape}")
+        table[field] = _integers(f"{name}[{{}}].{field}", column, *_LIMITS[field])
+    return table, frozenset(columns)
+
+
+def _integers(where: str, column: Array, low: int, high: int) -> Array:
+    """`column` if it holds whole numbers from low to high; `where` names a row of it."""
+    whole = column.dtype.kind in "iuf" or (column.dtype.kind == "b" and high == 1)
+    if column.dtype.kind == "O":  # Python integers beyond 64 bits: wrong by value, not by type
+        whole = all(isinstance(value, int | np.integer) for value in column.tolist())
+    if not whole and column.size:
+        raise TypeError(f"{where.format(0)}: expected integers, got {column.dtype}")
+    # A float is welcome when it is a whole number: it often comes out of an ordinary calculation. NaN compares false.
+    good = np.asarray((column >= low) & (column <= high), bool)
+    if column.dtype.kind == "f":
+        good &= (column == np.floor(column)) & (column < 2.0**63)
+    bad = np.flatnonzero(~good)
+    if len(bad):
+        raise ValueError(f"{where.format(bad[0])}: expected a whole number from {low} to {high}, got {column[bad[0]]}")
+    return column
