@@ -1,0 +1,101 @@
+// The arithmetic of sampling loops, once for every instruction set; the loops themselves know nothing of registers.
+//
+// One order of summation. A row of a product starts from its bias (or table row) and adds its columns in order, each by
+// one fused multiply-add; integer sums are exact in any order; exp, tanh and the sums of the sampler are the same
+// operations on the same sixteen lanes. So every instruction set, batch size and thread count gives the same bits.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "base/cpu.h"
+
+namespace musicgen::generate {
+
+enum class Precision { float32, bfloat16, int8 };
+enum class Cell { lstm, gru, rnn_tanh, rnn_relu };
+
+constexpr int kLanes = 16;
+
+// A vector that meets a matrix: floats, or signed bytes (kByteBias added on paths that want them unsigned) whose values
+// are bytes times `scale`.
+struct Input {
+  const unsigned char* data = nullptr;
+  float scale = 1.0f;
+};
+
+// Rows in vectors of 16 lanes, vectors in tiles. Inside a tile the columns follow one another, each column (a pair for
+// bfloat16, four for int8) holding 64 bytes for every vector of the tile: the order in which a product reads them.
+struct Matrix {
+  Precision precision = Precision::float32;
+  int vecs = 0;                      // padded rows / 16
+  int cols = 0;                      // padded to a multiple of 16
+  std::vector<int> tiles;            // vectors in each tile
+  const char* weights = nullptr;     // first tile; the next ones are `tile_pitch` bytes apart
+  std::size_t tile_pitch = 0;        // of a full tile, whatever lies between included
+  const float* scale = nullptr;      // int8: a weight is its byte times the scale of its row
+  const int* minus_bias = nullptr;   // int8: -128 times the sum of the row's bytes
+};
+
+// One recurrent layer. Gate rows are interleaved: a tile holds all gates of its units, so that a unit's activations
+// follow its sums while these are still in cache.
+struct Layer {
+  Cell cell = Cell::lstm;
+  int units = 0;                    // padded to a multiple of 16
+  bool has_input = false;           // false in the first layer, whose input product is a table lookup
+  Matrix ih, hh;
+  const float* bias = nullptr;      // in tile order; LSTM and RNN: both biases added up; GRU: bias_ih
+  const float* bias_hh = nullptr;   // GRU only
+};
+
+// What a layer reads and writes for one sequence.
+struct LayerRow {
+  const float* start;       // bias or table sum, in tile order
+  Input x;                  // from the layer below (unused in the first)
+  Input h;                  // own state, before
+  const float* h_float;     // the same as floats (GRU blends it)
+  float* c;                 // LSTM cell state, in place
+  float* h_out;             // own state, after
+  unsigned char* bytes_out; // the same in bytes, for int8; else null
+  float* scale_out;         // and their scale
+};
+
+// One sequence's row of a dense product.
+struct DenseRow {
+  const float* start;
+  Input x;
+  float* out;
+};
+
+struct Kernels {
+  // Advance one layer for n sequences. `scratch`: n * kScratchFloats floats.
+  void (*layer)(const Layer& layer, const LayerRow* rows, int n, float* scratch);
+  // out = start + matrix * x, rows in their natural order.
+  void (*dense)(const Matrix& matrix, const DenseRow* rows, int n);
+  // values = tanh(values), and their bytes where `bytes` is not null; n a multiple of 16.
+  void (*tanh)(float* values, unsigned char* bytes, int n);
+  // bytes = values * up, to the nearest, at most 127.
+  void (*to_bytes)(const float* values, unsigned char* bytes, int n, float up);
+  // Unnormalised probabilities exp((logits - max) * inverse_temperature); n a multiple of 16. Returns the largest logit.
+  float (*weights_of)(const float* logits, float* weights, int n, float inverse_temperature);
+  // Their sum.
+  double (*total)(const float* weights, int n);
+  // The index at which the running sum passes coin * total.
+  int (*pick)(const float* weights, int n, double coin);
+  // The first index of the largest value.
+  int (*largest)(const float* values, int n);
+};
+
+constexpr int kMaxTileVecs = 12;
+constexpr std::size_t kScratchFloats = 2 * kMaxTileVecs * kLanes;
+constexpr float kByteScale = 1.0f / 127.0f;
+
+const Kernels& kernels_for(Isa isa);
+
+// How `vecs` row vectors are cut into tiles, when `gates` of them belong together.
+std::vector<int> tiles_of(int vecs, int gates);
+
+// Bytes of one tile, and of a whole matrix, in the packed form.
+std::size_t tile_bytes(Precision precision, int tile_vecs, int cols);
+
+}  // namespace musicgen::generate
