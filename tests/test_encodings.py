@@ -8,8 +8,21 @@ import numpy as np
 import pytest
 
 from musicgen_ext import encodings
-from musicgen_ext.encodings import CHORALE, JSB16, REST, VOICES, VoiceGrid
+from musicgen_ext.architectures import RecurrentConfig
+from musicgen_ext.encodings import (
+    CHORALE,
+    JSB16,
+    REST,
+    TICKS_PER_STEP,
+    VOICES,
+    Meter,
+    VoiceGrid,
+    Voices,
+    read_melody,
+    read_voices,
+)
 from musicgen_ext.errors import WeightsError
+from musicgen_ext.midi import Score, Text, Track, read_midi
 
 
 def random_piece(random: np.random.Generator, frames: int) -> tuple[Any, Any, Any]:
@@ -221,3 +234,254 @@ def test_json_form(encoding: VoiceGrid) -> None:
 def test_R29_a_broken_encoding_is_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(WeightsError, match=words):
         encodings.load({**CHORALE.to_dict(), **change})
+
+
+def config_of(encoding: VoiceGrid, **changes: Any) -> RecurrentConfig:
+    features = [{"name": n, "kind": "given", "size": s} for n, s in encoding.given_sizes.items()]
+    fields = {
+        "cell": "gru",
+        "hidden_size": 4,
+        "num_layers": 1,
+        "features": features,
+        "trunk": [{"feature": "position", "dim": 2}],
+        "slots": encoding.slots,
+    }
+    return RecurrentConfig.from_dict({**fields, **changes})
+
+
+def test_R33_a_network_of_another_vocabulary_is_refused() -> None:
+    for encoding in (CHORALE, JSB16):
+        encoding.check(config_of(encoding))
+    with pytest.raises(WeightsError, match=r"config.slots: expected .*'flag'.* got .*'soprano'"):
+        CHORALE.check(config_of(JSB16))
+    smaller = VoiceGrid(num_pitches=30, ranges=dict.fromkeys(VOICES, (40, 60)))
+    with pytest.raises(WeightsError, match=r"config.slots: expected"):
+        CHORALE.check(config_of(smaller))
+    for name, size in (("position", 16), ("weather", 33)):
+        changed = config_of(CHORALE, features=[{"name": name, "kind": "given", "size": size}],
+                            trunk=[{"feature": name, "dim": 2}])  # fmt: skip
+        with pytest.raises(WeightsError, match=f"given features out of .* got '{name}' of size {size}"):
+            CHORALE.check(changed)
+
+
+# -- scores --------------------------------------------------------------------------------------------------------
+
+
+def singable(random: np.random.Generator, frames: int) -> tuple[Any, Any, Any]:
+    """A piece whose voices never cross, with a sound at its beginning and its end."""
+    pitch, onset, fermata = random_piece(random, frames)
+    centres = np.array([74, 64, 54, 44])
+    pitch = np.where(pitch == REST, REST, centres + pitch % 9 - 4)
+    pitch[[0, -1], :] = centres
+    onset[[0, -1], :] = True
+    if frames > 1:  # what follows the first chord, and what the last one cuts, begins anew
+        onset[1] |= pitch[1] != REST
+    return pitch, onset, fermata
+
+
+@pytest.mark.parametrize("frames", [1, 2, 33, 160])
+@pytest.mark.parametrize("meter", [Meter(), Meter(4, 4, 4), Meter(3, 4, 0), Meter(3, 4, 6), Meter(3, 2, 2)])
+def test_encoding_a_decoded_score_gives_the_same_tokens(frames: int, meter: Meter) -> None:
+    random = np.random.default_rng(frames)
+    pitch, onset, fermata = singable(random, frames)
+    tokens = CHORALE.grid_to_tokens(pitch, onset, fermata)
+    score = CHORALE.decode(tokens, meter=meter, tempo=66, key=(2, "minor"), provenance={"seed": 7})
+    for again in (score, read_midi(score.to_bytes(), strict=True)):
+        assert again == score
+        voices = read_voices(again)
+        np.testing.assert_array_equal(CHORALE.grid_to_tokens(voices.pitch, voices.onset, voices.fermata), tokens)
+        np.testing.assert_array_equal(voices.position, meter.positions(frames))
+        assert voices.issues == ()
+        assert voices.tempo == pytest.approx(66, abs=1e-4)
+        if frames > meter.pickup:
+            assert voices.meter == meter
+        assert again.provenance == {"seed": 7}
+
+
+def test_a_decoded_score_is_a_file_for_four_voices() -> None:
+    tokens = CHORALE.grid_to_tokens([[72, 67, 60, 48]] * 8, None, [1, 0, 0, 0, 0, 0, 0, 0])
+    score = CHORALE.decode(tokens, meter=Meter(4, 4, 4), key=(9, "major"), transpose=2)
+    assert [t.name for t in score.tracks] == ["Soprano", "Alto", "Tenor", "Bass"]
+    assert score.notes["pitch"].tolist() == [74, 69, 62, 50]
+    assert score.notes["duration"].tolist() == [8 * TICKS_PER_STEP] * 4
+    assert score.time_signatures[["time", "numerator", "denominator"]].tolist() == [(0, 1, 4), (480, 4, 4)]
+    assert score.key_signatures[["sharps", "minor"]].tolist() == [(3, 0)]
+    assert [(t.time, t.text) for t in score.texts if t.kind == "marker"] == [(0, "fermata")]
+    assert score.end_time == pytest.approx(8 / 4 * 60 / CHORALE.tempo)
+
+
+@pytest.mark.parametrize(
+    ("tonic", "mode", "sharps"),
+    [(0, "major", 0), (7, "major", 1), (5, "major", -1), (6, "major", 6), (1, "major", -5), (9, "minor", 0),
+     (2, "minor", -1), (6, "minor", 3), (3, "minor", 6)],
+)  # fmt: skip
+def test_key_signatures(tonic: int, mode: str, sharps: int) -> None:
+    score = CHORALE.decode(np.zeros((1, 5), int), key=(tonic, mode))
+    assert score.key_signatures[["sharps", "minor"]].tolist() == [(sharps, int(mode == "minor"))]
+
+
+def chords(*rows: tuple[int, ...], ticks: int = 480) -> list[tuple[int, int, int, int, int]]:
+    """Quarter-note chords, track 0 to 3 from high to low."""
+    return [(i * ticks, ticks, pitch, 80, voice) for i, row in enumerate(rows) for voice, pitch in enumerate(row)]
+
+
+HIGH_TO_LOW = ((72, 67, 60, 48), (74, 67, 59, 55), (72, 65, 60, 53))
+
+
+def merged(track_of: dict[int, int], *, channels: bool = False) -> Score:
+    notes = chords(*HIGH_TO_LOW)
+    rows = [(s, d, p, v, 0 if channels else track_of[t], track_of[t]) for s, d, p, v, t in notes]
+    return Score(rows)
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        merged({0: 0, 1: 1, 2: 2, 3: 3}),
+        merged({0: 3, 1: 2, 2: 1, 3: 0}),  # by mean pitch, whatever the order of the tracks
+        merged({0: 0, 1: 1, 2: 2, 3: 3}, channels=True),  # one track, four channels
+        merged({0: 0, 1: 0, 2: 1, 3: 1}),  # two staves
+        merged({0: 0, 1: 0, 2: 0, 3: 0}),  # one keyboard part
+        merged({0: 0, 1: 0, 2: 0, 3: 5}),
+    ],
+    ids=["tracks", "reversed", "channels", "staves", "keyboard", "organ and pedal"],
+)
+def test_voices_in_any_four_part_file(score: Score) -> None:
+    voices = read_voices(read_midi(score.to_bytes()))
+    assert voices.pitch[::4].tolist() == [list(row) for row in HIGH_TO_LOW]
+    assert voices.onset[::4].all()
+    assert not voices.onset[1::4].any()
+    assert voices.issues == ()
+
+
+def test_named_tracks_are_those_voices_even_when_they_cross() -> None:
+    notes = chords((60, 67, 72, 48), (60, 67, 72, 48))  # the tenor lies above the soprano throughout
+    names = ["Soprano 1", "ALTO", "Tenor", "bass"]
+    notes += [(0, 960, 90, 80, 4)]
+    score = Score(notes, tracks=[*(Track(name) for name in names), Track("Flute")])
+    voices = read_voices(score)
+    assert voices.pitch[0].tolist() == [60, 67, 72, 48]
+    assert voices.issues == ("1 of 5 parts were left out: they are not voices by name",)
+
+
+def test_fewer_notes_go_to_the_nearest_free_voices() -> None:
+    rows = [(0, 480, 72), (0, 480, 48), (480, 480, 71), (480, 480, 50), (960, 480, 64)]
+    voices = read_voices(Score(rows))
+    assert voices.pitch[::4].tolist() == [[72, -1, -1, 48], [71, -1, -1, 50], [-1, 64, -1, -1]]
+
+
+def test_a_held_note_stays_in_its_voice() -> None:
+    rows = [(0, 1920, 60), (0, 480, 72), (480, 480, 67), (960, 480, 72), (0, 480, 48)]
+    voices = read_voices(Score(rows))
+    held = [v for v in range(4) if (voices.pitch[:, v] == 60).all()]
+    assert len(held) == 1
+    assert voices.onset[:, held[0]].sum() == 1
+    assert voices.pitch[:, 0].tolist() == [72] * 4 + [67] * 4 + [72] * 4 + [-1] * 4
+
+
+def test_drums_are_left_out() -> None:
+    score = Score([*((s, d, p, v, t, t) for s, d, p, v, t in chords(*HIGH_TO_LOW)), (0, 10, 36, 99, 4, 9)])
+    assert read_voices(score).pitch[::4].tolist() == [list(row) for row in HIGH_TO_LOW]
+
+
+def test_notes_off_the_grid_are_moved_and_that_is_said() -> None:
+    rows = [(0, 480, 60), (490, 470, 62), (950, 20, 64), (1440, 470, 65)]
+    voices = read_melody(Score(rows))
+    assert voices.pitch[:, 0].tolist() == [60] * 4 + [62] * 4 + [64] + [-1] * 3 + [65] * 4
+    assert voices.issues == (
+        "2 of 4 notes do not begin on a sixteenth and were moved there, by at most 0.08 of one",
+        "1 of 4 notes are shorter than a sixteenth and were made one long",
+    )
+
+
+def test_legato_overlaps_are_cut() -> None:
+    rows = [(s, d + 100, p, v, t) for s, d, p, v, t in chords(*HIGH_TO_LOW)]
+    voices = read_voices(Score(rows))
+    assert voices.pitch[:12:4].tolist() == [list(row) for row in HIGH_TO_LOW]
+    assert any("were cut" in issue for issue in voices.issues)
+
+
+def test_notes_doubled_in_one_part_count_once() -> None:
+    rows = [*chords(*HIGH_TO_LOW), (0, 480, 72, 60, 0)]
+    voices = read_voices(Score(rows))
+    assert voices.pitch[::4].tolist() == [list(row) for row in HIGH_TO_LOW]
+    assert voices.issues == ("1 notes that another one doubles were left out",)
+
+
+def test_other_resolutions_and_the_beginning_in_a_bar() -> None:
+    rows = [(96 * 3 + i * 24, 24, 60 + i) for i in range(6)]  # three beats of silence, 96 ticks a quarter
+    voices = read_melody(Score(rows, ticks_per_quarter=96, time_signatures=[(0, 4, 4)]))
+    assert voices.position.tolist() == [12, 13, 14, 15, 0, 1]
+    assert voices.meter == Meter(4, 4, 4)
+
+
+def test_a_change_of_metre() -> None:
+    rows = [(i * 480, 480, 60) for i in range(7)]
+    voices = read_melody(Score(rows, time_signatures=[(0, 4, 4), (1920, 3, 4)]))
+    assert voices.position.tolist() == [*range(16), *range(12)]
+    assert voices.meter.bar_length == 12
+
+
+@pytest.mark.parametrize(
+    ("score", "words"),
+    [
+        (Score(), "x.mid: expected notes of four voices, got none"),
+        (Score([(0, 480, 36, 80, 0, 9)]), "expected notes of four voices, got none"),
+        (Score([(1920 + 480, 480, p) for p in (50, 55, 60, 64, 67)]), "x.mid: bar 2, tick 2400: .*at most 4 .*got 5"),
+        (
+            Score(
+                [(480, 960, p) for p in (50, 55, 60)] + [(960, 480, p) for p in (64, 67)],
+                time_signatures=[(0, 1, 4), (480, 3, 4)],
+            ),
+            "bar 1, tick 960: .*got 5",
+        ),
+        (Score([(0, 1 << 30, 60)]), "at most 65536 sixteenths, got 8947849"),
+    ],
+    ids=["empty", "drums", "five", "five held", "long"],
+)
+def test_what_is_not_four_voices_is_refused(score: Score, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        read_voices(score, "x.mid")
+
+
+def test_melody_is_the_soprano_of_any_score() -> None:
+    assert read_melody(merged({0: 2, 1: 1, 2: 0, 3: 3})).pitch[::4, 0].tolist() == [72, 74, 72]
+    assert read_melody(merged({0: 0, 1: 0, 2: 0, 3: 0})).pitch[::4, 0].tolist() == [72, 74, 72]
+    named = Score([(0, 480, 60, 80, 0), (0, 480, 80, 80, 1)], tracks=[Track("soprano"), Track("descant")])
+    assert read_melody(named).pitch[0].tolist() == [60]
+    low = Score([(0, 480, 48), (480, 480, 50)])
+    assert read_melody(low).pitch[::4, 0].tolist() == [48, 50]
+
+
+def test_fermata_markers() -> None:
+    score = Score([(0, 1920, 60)], texts=[Text(480, "marker", b" Fermata "), Text(0, "marker", b"A"),
+                                          Text(9600, "marker", b"fermata"), Text(960, "text", b"fermata")])  # fmt: skip
+    assert np.flatnonzero(read_melody(score).fermata).tolist() == [4]
+
+
+def voices_of(*pitches: int) -> Voices:
+    pitch = np.array([pitches], np.int32)
+    return Voices(pitch, pitch > 0, np.zeros(1, bool), np.zeros(1, np.int32), Meter(), 120.0)
+
+
+@pytest.mark.parametrize(
+    ("pitches", "shift"),
+    [
+        ((72, 67, 60, 48), 0),
+        ((83, 72, 64, 55), -2),
+        ((60, 57, 45, 40), 3),
+        ((60, 55, 46, 33), 3),
+        ((81, 53, 69, 36), 0),
+        ((81, 52, 60, 48), 0),  # no shift suits both soprano and alto: the vocabulary is enough
+        ((85, 52, 60, 48), -4),
+        ((-1, -1, -1, -1), 0),
+        ((50,), 7),
+    ],
+)
+def test_fit(pitches: tuple[int, ...], shift: int) -> None:
+    assert CHORALE.fit(voices_of(*pitches)) == shift
+
+
+def test_fit_refuses_what_is_too_wide() -> None:
+    with pytest.raises(ValueError, match=r"tune: expected pitches within 45 semitones, got 30 to 80"):
+        CHORALE.fit(voices_of(80, 60, 50, 30), "tune")

@@ -2,18 +2,21 @@
 
 `VoiceGrid` turns a piece into a token grid (n_frames, F) and back, and makes the arrays of the *given* features, what a
 model may be told about a piece (metre, mode, key, the soprano to harmonise). The model file keeps its JSON form.
+`read_voices` and `read_melody` find four voices, or one, in any score that has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from itertools import permutations
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from musicgen_ext.errors import WeightsError
+from musicgen_ext.midi import DRUM_CHANNEL, Score, Text, Track
 
 if TYPE_CHECKING:
     from musicgen_ext.architectures import RecurrentConfig
@@ -30,11 +33,29 @@ FLAGS = 3
 MODES = ("major", "minor")
 METERS = {"4/4": 16, "3/4": 12}  # bar lengths in sixteenths that have an id of their own, from 1
 UNKNOWN_POSITION = 32
+MAX_STEPS = 1 << 16  # 4096 bars of 4/4
 WAIT_BUCKETS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24)
 
 # What every voice does in the chorales a model is trained on, MIDI pitches, both included.
 CHORALE_RANGES = {"soprano": (57, 81), "alto": (53, 74), "tenor": (48, 69), "bass": (36, 64)}
 JSB16_RANGES = {"soprano": (60, 81), "alto": (52, 74), "tenor": (46, 69), "bass": (36, 66)}
+
+
+STEPS_PER_QUARTER = 4
+TICKS_PER_QUARTER = 480
+TICKS_PER_STEP = TICKS_PER_QUARTER // STEPS_PER_QUARTER
+CHOIR_AAHS = 52  # General MIDI program, counted from 0
+VELOCITIES = {"soprano": 88, "alto": 76, "tenor": 76, "bass": 82}  # the melody in front, the ground under it
+
+
+class Note(NamedTuple):
+    """One note, its times in ticks: the first five columns of `Score.notes`."""
+
+    start: int
+    duration: int
+    pitch: int
+    velocity: int
+    track: int
 
 
 @dataclass(frozen=True)
@@ -57,6 +78,74 @@ class Grid:
     onset: npt.NDArray[np.bool_]
     fermata: npt.NDArray[np.bool_]
     ended: bool = True
+
+    def notes(self, *, transpose: int = 0) -> Iterator[Note]:
+        """The notes by voice and time, `TICKS_PER_QUARTER` ticks a quarter; tracks are numbered as in `VOICES`."""
+        for voice, name in enumerate(VOICES):
+            pitch = self.pitch[:, voice]
+            starts = np.flatnonzero(self.onset[:, voice])
+            stops = np.flatnonzero(self.onset[:, voice] | (pitch == REST))
+            stops = np.append(stops, len(pitch))
+            ends = stops[np.searchsorted(stops, starts, side="right")]
+            for start, end, sounds in zip(starts.tolist(), ends.tolist(), pitch[starts].tolist(), strict=True):
+                yield Note(
+                    start * TICKS_PER_STEP, (end - start) * TICKS_PER_STEP, sounds + transpose, VELOCITIES[name], voice
+                )
+
+
+@dataclass(frozen=True)
+class Meter:
+    """Time signature, and how many sixteenths the piece begins before a full bar."""
+
+    numerator: int = 4
+    denominator: int = 4
+    pickup: int = 0
+
+    @property
+    def bar_length(self) -> int:
+        """Sixteenths in a bar."""
+        return max(1, 16 * self.numerator // self.denominator)
+
+    def positions(self, n_frames: int) -> Ints:
+        """Sixteenth inside the bar of every frame."""
+        return ((np.arange(n_frames) - self.pickup) % self.bar_length).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Voices:
+    """Voices found in a score, on the grid.
+
+    Attributes
+    ----------
+    pitch, onset : np.ndarray [shape=(T, n_voices)]
+        As in `Grid`, high voice first; the first frame is where the first note begins.
+    fermata : np.ndarray [shape=(T,)], bool
+    position : np.ndarray [shape=(T,)], int32
+        Sixteenth inside the bar.
+    meter : Meter
+        The time signature at the end, and the sixteenths before the first full bar.
+    tempo : float
+        Quarters a minute, the first of the score.
+    issues : tuple of str
+        What the grid could not hold: notes that were moved, shortened, left out.
+    """
+
+    pitch: Ints
+    onset: npt.NDArray[np.bool_]
+    fermata: npt.NDArray[np.bool_]
+    position: Ints
+    meter: Meter
+    tempo: float
+    issues: tuple[str, ...] = ()
+
+    def transposition(self, ranges: Sequence[tuple[int, int]]) -> int | None:
+        """The smallest shift in semitones that brings every voice into its range; None: there is none."""
+        low, high = -128, 127
+        for pitch, (lowest, highest) in zip(self.pitch.T, ranges, strict=True):
+            sounding = pitch[pitch != REST]
+            if len(sounding):
+                low, high = max(low, lowest - int(sounding.min())), min(high, highest - int(sounding.max()))
+        return None if low > high else min(max(0, low), high)
 
 
 @dataclass(frozen=True)
@@ -320,6 +409,81 @@ class VoiceGrid:
             )
         return tokens.astype(np.int32, copy=False)
 
+    # -- scores ------------------------------------------------------------------------------------------------------
+
+    def fit(self, voices: Voices, what: str = "score") -> int:
+        """Semitones by which `voices` (four, or the soprano alone) must go up to lie where the model knows them.
+
+        0 where every voice is in its range already; the smallest shift that brings them there; failing that, the
+        smallest one into the vocabulary.
+
+        Raises
+        ------
+        ValueError
+            The voices are too far apart for any; the message names `what`, the voice, its pitches and its range.
+        """
+        names = VOICES[: voices.pitch.shape[1]]
+        whole = (self.lowest_pitch, self.lowest_pitch + self.num_pitches - 1)
+        for ranges in ([self.ranges[name] for name in names], [whole for _ in names]):
+            shift = voices.transposition(ranges)
+            if shift is not None:
+                return shift
+        sounding = voices.pitch[voices.pitch != REST]
+        raise ValueError(
+            f"{what}: expected pitches within {whole[1] - whole[0]} semitones, "
+            f"got {int(sounding.min())} to {int(sounding.max())}"
+        )
+
+    def decode(
+        self,
+        tokens: npt.ArrayLike,
+        *,
+        meter: Meter = Meter(),
+        tempo: float | None = None,
+        key: tuple[int, str] | None = None,
+        transpose: int = 0,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Score:
+        """The score that the tokens mean.
+
+        Parameters
+        ----------
+        tokens : array-like of int [shape=(n_frames, F)]
+        meter : Meter
+            A pickup is written as a first bar of its own length.
+        tempo : float, optional
+            Quarters a minute; None: that of the encoding.
+        key : (tonic, mode), optional
+            For the key signature (of the score as it sounds, after `transpose`).
+        transpose : int
+            Semitones added to every pitch.
+        provenance : mapping, optional
+
+        Returns
+        -------
+        Score
+            Four tracks, Soprano, Alto, Tenor and Bass, 480 ticks a quarter; fermatas are markers, so that encoding the
+            score gives the same tokens.
+        """
+        grid = self.tokens_to_grid(tokens)
+        signatures = [(0, meter.numerator, meter.denominator)]
+        if meter.pickup:
+            first = (0, *_fraction(meter.pickup))
+            signatures = [first, (meter.pickup * TICKS_PER_STEP, meter.numerator, meter.denominator)]
+        return Score(
+            list(grid.notes(transpose=transpose)),
+            ticks_per_quarter=TICKS_PER_QUARTER,
+            tempos=[(0, round(60e6 / (tempo or self.tempo)))],
+            time_signatures=signatures,
+            key_signatures=[] if key is None else [(0, _sharps(*key), int(key[1] == "minor"))],
+            tracks=[Track(name.capitalize(), CHOIR_AAHS) for name in VOICES],
+            texts=[
+                Text(frame * TICKS_PER_STEP, "marker", FERMATA_MARKER)
+                for frame in np.flatnonzero(grid.fermata).tolist()
+            ],
+            provenance=provenance,
+        )
+
     # -- what the model may be told ----------------------------------------------------------------------------------
 
     def given(
@@ -402,6 +566,268 @@ class VoiceGrid:
         token = np.where(begins[following], soprano[following], none_left)
         wait = following - np.arange(n_frames)
         return token.astype(np.int32), (1 + np.searchsorted(WAIT_BUCKETS, wait, side="right")).astype(np.int32)
+
+
+# -- voices in a score -------------------------------------------------------------------------------------------------
+
+FERMATA_MARKER = b"fermata"
+_NAMES = {
+    "soprano": ("soprano", "sopran", "s", "s.", "treble", "discant", "cantus"),
+    "alto": ("alto", "alt", "a", "a."),
+    "tenor": ("tenor", "t", "t."),
+    "bass": ("bass", "basso", "b", "b.", "bassus"),
+}
+
+
+def read_voices(score: Score, what: str = "score") -> Voices:
+    """Four voices out of a score.
+
+    Tracks (or channels) named soprano, alto, tenor and bass are those voices. Otherwise four tracks that play one note
+    at a time are the voices, by their mean pitch. Otherwise all notes are shared out among four voices, chord by chord:
+    four together from high to low, fewer to the nearest voices that are free. Drums are left out.
+
+    Parameters
+    ----------
+    score : Score
+    what : str
+        Stands for the score in messages.
+
+    Raises
+    ------
+    ValueError
+        There are no notes, or more than four sound at once; the message gives bar, tick and their number.
+    """
+    reader = _Reader(score, what)
+    parts = reader.parts()
+    named = reader.named(parts)
+    if len(named) == 4:
+        if len(parts) > 4:
+            reader.issues.append(f"{len(parts) - 4} of {len(parts)} parts were left out: they are not voices by name")
+        chosen = [reader.melody(named[name]) for name in VOICES]
+    else:
+        chosen = [reader.melody(part) for part in parts] if len(parts) == 4 else []
+    if not chosen or any(voice is None for voice in chosen):
+        return reader.voices(reader.shared(np.concatenate(parts)))
+    voices = [voice for voice in chosen if voice is not None]
+    if len(named) < 4:
+        voices.sort(key=lambda v: -float(np.average(v["pitch"], weights=v["end"] - v["start"])))
+    return reader.voices(voices)
+
+
+def read_melody(score: Score, what: str = "score") -> Voices:
+    """One voice out of a score, the soprano: the part of that name, or the highest part, or the highest of four voices.
+
+    Raises
+    ------
+    ValueError
+        As `read_voices`, where no part is a melody by itself.
+    """
+    reader = _Reader(score, what)
+    parts = reader.parts()
+    part = reader.named(parts).get("soprano")
+    if part is None:
+        part = max(parts, key=lambda p: float(np.average(p["pitch"], weights=p["end"] - p["start"])))
+    melody = reader.melody(part)
+    if melody is None:
+        melody = next(voice for voice in reader.shared(np.concatenate(parts)) if len(voice))
+    return reader.voices([melody])
+
+
+_STEP_NOTE = np.dtype([("start", "i8"), ("end", "i8"), ("pitch", "i4"), ("part", "i4"), ("tick", "i8")])
+
+
+class _Reader:
+    """The notes of a score on the grid, part by part, and what had to be changed to get them there."""
+
+    def __init__(self, score: Score, what: str) -> None:
+        self.what = what
+        self.score = score
+        self.ticks = score.ticks_per_quarter
+        self.issues: list[str] = []
+        notes = score.notes[score.notes["channel"] != DRUM_CHANNEL]
+        if not len(notes):
+            raise ValueError(f"{what}: expected notes of four voices, got none")
+        self.notes = np.empty(len(notes), _STEP_NOTE)
+        self.notes["tick"], self.notes["pitch"] = notes["start"], notes["pitch"]
+        self.notes["part"] = notes["track"] * 16 + notes["channel"]
+        self.notes["start"] = self._steps(notes["start"])
+        end = self._steps(notes["start"] + notes["duration"])
+        self.notes["end"] = np.maximum(end, self.notes["start"] + 1)
+        off = np.abs(self.notes["start"] * self.ticks - notes["start"] * STEPS_PER_QUARTER)
+        if off.any():
+            self.issues.append(
+                f"{np.count_nonzero(off)} of {len(notes)} notes do not begin on a sixteenth and were moved there, "
+                f"by at most {off.max() / self.ticks:.2f} of one"
+            )
+        short = int(np.count_nonzero(end <= self.notes["start"]))
+        if short:
+            self.issues.append(f"{short} of {len(notes)} notes are shorter than a sixteenth and were made one long")
+
+    def _steps(self, ticks: Any) -> Any:
+        return (2 * STEPS_PER_QUARTER * ticks + self.ticks) // (2 * self.ticks)  # to the nearest, halves up
+
+    def parts(self) -> list[Any]:
+        """Notes by track and channel, each in time order (from high to low where together)."""
+        order = np.lexsort((-self.notes["end"], -self.notes["pitch"], self.notes["start"], self.notes["part"]))
+        notes = self.notes[order]
+        place = notes[["start", "pitch", "part"]]
+        repeated = np.concatenate([[False], place[1:] == place[:-1]])
+        if repeated.any():
+            self.issues.append(f"{np.count_nonzero(repeated)} notes that another one doubles were left out")
+            notes = notes[~repeated]
+        borders = np.flatnonzero(np.diff(notes["part"])) + 1
+        return [np.asarray(part) for part in np.split(notes, borders)]
+
+    def named(self, parts: Sequence[Any]) -> dict[str, Any]:
+        """Parts by voice, where a track's name says which voice it is and no other track says the same."""
+        tracks = self.score.tracks
+        found: dict[str, list[Any]] = {voice: [] for voice in VOICES}
+        for part in parts:
+            words = tracks[int(part["part"][0]) // 16].name.strip().lower().split()
+            for voice, names in _NAMES.items():
+                if words and words[0] in names:
+                    found[voice].append(part)
+        return {voice: of[0] for voice, of in found.items() if len(of) == 1}
+
+    def melody(self, part: Any) -> Any | None:
+        """`part` if it plays one note at a time; what overlaps by no more than a sixteenth is cut."""
+        start, end = part["start"], part["end"]
+        over = end[:-1] - start[1:]
+        if (start[1:] == start[:-1]).any() or (over > 1).any():
+            return None
+        if (over > 0).any():
+            part = part.copy()
+            part["end"][:-1] = np.minimum(end[:-1], start[1:])
+            self.issues.append(f"{np.count_nonzero(over > 0)} notes were cut where the next one of their voice begins")
+        return part
+
+    def shared(self, notes: Any) -> list[Any]:
+        """All notes, shared out among four voices."""
+        notes = notes[np.lexsort((-notes["pitch"], notes["start"]))]
+        last = [float(sum(CHORALE_RANGES[voice])) / 2 for voice in VOICES]  # where a voice that has not sung yet waits
+        busy_until = [0, 0, 0, 0]
+        sounding = [0, 0, 0, 0]
+        given: list[list[int]] = [[], [], [], []]
+        starts = notes["start"].tolist()
+        pitches, ends = notes["pitch"].tolist(), notes["end"].tolist()
+        at = 0
+        while at < len(starts):
+            now = starts[at]
+            upto = at
+            while upto < len(starts) and starts[upto] == now:
+                upto += 1
+            held = [v for v in range(4) if busy_until[v] > now]
+            free = [v for v in range(4) if busy_until[v] <= now]
+            if upto - at > len(free):
+                tick = int(notes["tick"][at])
+                raise ValueError(
+                    f"{self.what}: bar {self._bar(tick)}, tick {tick}: expected at most 4 notes at once, "
+                    f"got {upto - at + len(held)}"
+                )
+
+            def cost(voices: Sequence[int], now: int = now, first: int = at, held: Sequence[int] = held) -> float:
+                total = 0.0
+                placed = [(v, sounding[v]) for v in held]
+                for i, v in enumerate(voices):
+                    pitch = pitches[first + i]
+                    low, high = CHORALE_RANGES[VOICES[v]]
+                    total += abs(pitch - last[v]) + 12 * max(0, low - pitch, pitch - high)
+                    total += 5.0 * (busy_until[v] != now)  # rather a voice that goes on than one that comes in
+                    # A crossing costs more than any leap: with four notes together, the order of pitch decides.
+                    total += sum(1000.0 for w, p in placed if (p - pitch) * (v - w) < 0)
+                    placed.append((v, pitch))
+                return total
+
+            best = min(permutations(free, upto - at), key=cost)
+            for i, voice in enumerate(best):
+                given[voice].append(at + i)
+                busy_until[voice], sounding[voice], last[voice] = ends[at + i], pitches[at + i], pitches[at + i]
+            at = upto
+        return [notes[rows] for rows in given]
+
+    def voices(self, voices: Sequence[Any]) -> Voices:
+        """The grid of the voices' notes, from the first onset to the last end."""
+        begin = min(int(v["start"].min()) for v in voices if len(v))
+        frames = max(int(v["end"].max()) for v in voices if len(v)) - begin
+        if frames > MAX_STEPS:
+            raise ValueError(f"{self.what}: expected at most {MAX_STEPS} sixteenths, got {frames}")
+        pitch = np.full((frames, len(voices)), REST, np.int32)
+        onset = np.zeros((frames, len(voices)), bool)
+        for column, notes in enumerate(voices):
+            for start, end, sounds in zip(
+                (notes["start"] - begin).tolist(), (notes["end"] - begin).tolist(), notes["pitch"].tolist(), strict=True
+            ):
+                pitch[start:end, column] = sounds
+                onset[start, column] = True
+        fermata = np.zeros(frames, bool)
+        for text in self.score.texts:
+            if text.kind == "marker" and text.data.strip().lower() == FERMATA_MARKER:
+                frame = int(self._steps(text.time)) - begin
+                if 0 <= frame < frames:
+                    fermata[frame] = True
+        position, meter = self._meter(begin, frames)
+        tempos = self.score.tempos
+        tempo = 6e7 / int(tempos["microseconds_per_quarter"][0]) if len(tempos) else 120.0
+        return Voices(pitch, onset, fermata, position, meter, tempo, tuple(self.issues))
+
+    def _segments(self) -> list[tuple[int, int, int, int]]:
+        """(first tick, numerator, denominator, ticks into a bar at that tick) of every time signature."""
+        table = np.sort(self.score.time_signatures, order="time", kind="stable")
+        found = [(0, 4, 4, 0)]
+        for time, numerator, denominator in table[["time", "numerator", "denominator"]].tolist():
+            if found[-1][0] == time:
+                found.pop()
+            found.append((time, numerator, denominator, 0))
+        if len(found) > 1:  # a first bar that is shorter than the next one is a pickup: it counts as that bar's end
+            first = found[0][1] * 4 * self.ticks // found[0][2]
+            bar = found[1][1] * 4 * self.ticks // found[1][2]
+            if found[1][0] == first < bar:
+                found[0] = (0, found[1][1], found[1][2], bar - first)
+        return found
+
+    def _bar_and_place(self, tick: int) -> tuple[int, int]:
+        """Number of the bar, from 1 (a pickup is bar 0), and ticks from its beginning."""
+        bar = 1
+        segments = self._segments()
+        for i, (begin, numerator, denominator, into) in enumerate(segments):
+            length = max(1, numerator * 4 * self.ticks // denominator)
+            if i == 0 and into:
+                bar = 0
+            end = segments[i + 1][0] if i + 1 < len(segments) else tick + 1
+            if tick < end or i + 1 == len(segments):
+                return bar + (tick - begin + into) // length, (tick - begin + into) % length
+            bar += -(-(end - begin + into) // length)
+        raise AssertionError("unreachable")
+
+    def _bar(self, tick: int) -> int:
+        return self._bar_and_place(tick)[0]
+
+    def _meter(self, begin: int, frames: int) -> tuple[Ints, Meter]:
+        segments = self._segments()
+        ticks = (np.arange(begin, begin + frames) * self.ticks) // STEPS_PER_QUARTER
+        position = np.empty(frames, np.int32)
+        for first, numerator, denominator, into in segments:
+            length = max(1, numerator * 4 * self.ticks // denominator)
+            rows = ticks >= first
+            position[rows] = ((ticks[rows] - first + into) % length) * STEPS_PER_QUARTER // self.ticks
+        current = [s for s in segments if s[0] <= ticks[-1]][-1]
+        meter = Meter(current[1], current[2])
+        place = int(position[0])
+        return position, Meter(current[1], current[2], (meter.bar_length - place) % meter.bar_length)
+
+
+def _fraction(sixteenths: int) -> tuple[int, int]:
+    """A time signature for a bar of so many sixteenths."""
+    denominator = 16
+    while sixteenths % 2 == 0 and denominator > 4:
+        sixteenths, denominator = sixteenths // 2, denominator // 2
+    return sixteenths, denominator
+
+
+def _sharps(tonic: int, mode: str) -> int:
+    """Sharps (negative: flats) of a key signature, from -5 to 6."""
+    major = tonic + 3 if mode == "minor" else tonic
+    return (major * 7 + 5) % 12 - 5
 
 
 JSB16 = VoiceGrid(hold=False, ranges=JSB16_RANGES)
