@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from musicgen_ext.architectures import RecurrentConfig
+from musicgen_ext.encodings import CHORALE, JSB16, SLOT_ORDER, VoiceGrid
 from musicgen_ext.train.features import longest_matches, recurrent_features
 
 Ints = npt.NDArray[np.int32]
@@ -29,12 +30,8 @@ JSB16_SHA256 = {
     ".npz": "cad2ec2c2394179d7f282bda20c523453a9e87f3a41bd16c1f8bd4f1d223c037",
     ".json": "d50c436564ec86f83f78f066fca03645ea4fbbe3b5e07e45be0e822ac94654d4",
 }
-CHORALES_SHA256 = "c50cc965a1cc3b29e3ffdc6a3bc5813eb7535a07515ecb7ae70d69a5d0680895"
+CHORALES_DIGEST = "84823e89a90fd3a69550c15aee05fb6c88d1836efe320d6127086fceaf78f96b"
 JS_FAKES_SHA256 = "e242ce0b47327f078b7eaf4be396d084ce1df68dc57eebbce8184dcbbecd9cb1"
-
-LOWEST_PITCH, NUM_PITCHES = 36, 46
-SATB_TO_SLOTS = (0, 3, 1, 2)  # S A T B -> soprano, bass, alto, tenor: the outer voices are drawn first
-VOICES = ("soprano", "bass", "alto", "tenor")
 
 
 @dataclass(frozen=True)
@@ -58,9 +55,10 @@ class Corpus:
         What the model file says about its tokens (`musicgen_ext.encodings`).
     train, valid, test : list of Piece
         `test` is never looked at by the training loop.
-    transpose : callable (piece, semitones) -> Piece
-    augment : callable (piece, rng) -> Piece
-        Applied after the transposition, in training only (conditions that are sometimes unknown).
+    draw : callable (piece, rng) -> Piece
+        A piece as training sees it this time: transposed, told some of what can be known about it.
+    variants : dict of str to callable (piece) -> Piece
+        Other ways to see the pieces of `valid` and `test`, for evaluation (with other things known).
     extra : list of Piece
         More training pieces, of which `extra_share` times as many as `train` has are drawn every epoch.
     """
@@ -69,15 +67,10 @@ class Corpus:
     train: Sequence[Piece]
     valid: Sequence[Piece]
     test: Sequence[Piece] = ()
-    transpose: Callable[[Piece, int], Piece] = lambda piece, _: piece
-    augment: Callable[[Piece, np.random.Generator], Piece] = lambda piece, _: piece
+    draw: Callable[[Piece, np.random.Generator], Piece] = lambda piece, _: piece
+    variants: Mapping[str, Callable[[Piece], Piece]] = field(default_factory=dict)
     extra: Sequence[Piece] = ()
     extra_share: float = 0.0
-
-    def draw(self, piece: Piece, rng: np.random.Generator) -> Piece:
-        """`piece` as training sees it this time: a uniformly chosen transposition, then `augment`."""
-        shift = int(rng.integers(piece.shifts[0], piece.shifts[1] + 1))
-        return self.augment(self.transpose(piece, shift) if shift else piece, rng)
 
     def epoch(self, rng: np.random.Generator) -> list[Piece]:
         """The pieces of one epoch: all of `train`, and the share of `extra`."""
@@ -198,9 +191,9 @@ def jsb16(
             grid = _pitches_to_tokens(pitch[a:b])
             extra.append(Piece(f"js_fake_{i}", grid, {}, _shifts(grid, ranges)))
     return Corpus(
-        encoding={"name": "voice_grid", "hold": False},
+        encoding=replace(JSB16, ranges=_heard(ranges, JSB16)).to_dict(),
         train=pieces("train"), valid=pieces("valid"), test=pieces("test"),
-        transpose=_transpose_jsb16, extra=extra, extra_share=fakes_share if extra else 0.0,
+        draw=_draw_jsb16, extra=extra, extra_share=fakes_share if extra else 0.0,
     )  # fmt: skip
 
 
@@ -226,19 +219,24 @@ def _jsb16_json(name: str) -> dict[str, list[tuple[str, Ints]]]:
 
 def _pitches_to_tokens(pitch: Ints) -> Ints:
     """(T, 4) S A T B, -1 silent -> (T, 4) tokens soprano, bass, alto, tenor."""
-    pitch = pitch[:, SATB_TO_SLOTS]
-    return np.where(pitch < 0, 0, pitch - LOWEST_PITCH + 1).astype(np.int32)
+    return JSB16.grid_to_tokens(pitch)
 
 
-def _transpose_jsb16(piece: Piece, shift: int) -> Piece:
-    tokens = np.where(piece.tokens > 0, piece.tokens + shift, 0).astype(np.int32)
-    return Piece(piece.name, tokens, piece.given, (0, 0))
+def _draw_jsb16(piece: Piece, rng: np.random.Generator) -> Piece:
+    shift = int(rng.integers(piece.shifts[0], piece.shifts[1] + 1))
+    return Piece(piece.name, np.where(piece.tokens > 0, piece.tokens + shift, 0).astype(np.int32))
 
 
 def _voice_ranges(grids: Sequence[Ints], first: int = 1) -> list[tuple[int, int]]:
     """Lowest and highest pitch token of every slot."""
     together = np.concatenate(grids)
     return [(int(c[c >= first].min()), int(c.max())) for c in together.T]
+
+
+def _heard(ranges: Sequence[tuple[int, int]], encoding: VoiceGrid) -> dict[str, tuple[int, int]]:
+    """`ranges`, in tokens by slot, as MIDI pitches by voice."""
+    up = encoding.lowest_pitch - encoding.first_pitch
+    return {voice: (low + up, high + up) for voice, (low, high) in zip(SLOT_ORDER, ranges, strict=True)}
 
 
 def _shifts(grid: Ints, ranges: Sequence[tuple[int, int]], first: int = 1) -> tuple[int, int]:
@@ -255,3 +253,150 @@ def _check_hash(name: str, expected: str) -> None:
         got = hashlib.file_digest(f, "sha256").hexdigest()
     if got != expected:
         raise ValueError(f"{name}: expected the file with SHA-256 {expected}, got {got}")
+
+
+# -- chorales with onsets ----------------------------------------------------------------------------------------------
+
+# All four voices silent for half of the time or more: long instrumental interludes.
+_INTERLUDES = ("bwv248.64-6", "bwv79.3")
+
+
+def chorales(
+    path: str | os.PathLike[str],
+    *,
+    use_extra: bool = True,
+    known_meter: float = 0.9,
+    known_key: float = 0.7,
+    known_soprano: float = 0.3,
+    any_hash: bool = False,
+) -> Corpus:
+    """Bach's chorales with onsets, fermatas and metre, as the bundled model learns them.
+
+    Tokens: `musicgen_ext.encodings.CHORALE`. In training a piece is transposed by every interval that keeps each voice
+    inside the range it has in the training split, and what the model is told about it is unknown some of the time; in
+    evaluation it knows metre and key but not the soprano. Copies of pieces, pieces that resemble a test piece and two
+    with long instrumental interludes are left out.
+
+    Parameters
+    ----------
+    path : path
+        ``chorales_16th.npz``, which `musicgen_ext.train.rebuild_chorales` writes.
+    use_extra : bool
+        Train on the pieces outside the benchmark's splits, too.
+    known_meter, known_key, known_soprano : float
+        Probability, by piece and epoch, that the model is told position and length of the bar; tonic and mode; which
+        soprano note comes next, and when.
+    any_hash : bool
+        Read a file of the same form with other contents (another music21 may give one).
+
+    Raises
+    ------
+    ValueError
+        The file is not the one expected, by hash or by form.
+    """
+    name = os.fspath(path)
+    with np.load(name, allow_pickle=False) as z:
+        arrays = {key: z[key] for key in z.files}
+    if not any_hash and (got := _digest(arrays)) != CHORALES_DIGEST:
+        raise ValueError(f"{name}: expected arrays with the digest {CHORALES_DIGEST}, got {got}")
+    missing = {"pitch", "onset", "fermata", "bar_pos", "offsets", "ids", "split", "duplicate"} - set(arrays)
+    if missing:
+        raise ValueError(f"{name}: expected the arrays of a chorale file, {sorted(missing)} are missing")
+    pitch = arrays["pitch"].astype(np.int32)
+    onset = np.unpackbits(arrays["onset"], axis=1)[:, :4].astype(bool)
+    pieces: dict[str, list[Piece]] = {"train": [], "valid": [], "test": [], "extra": [], "skip": []}
+    facts: dict[str, _Facts] = {}
+    for i, (a, b) in enumerate(pairwise(arrays["offsets"])):
+        piece_name = str(arrays["ids"][i])
+        if arrays["duplicate"][i] or piece_name in _INTERLUDES:
+            continue
+        tokens = CHORALE.grid_to_tokens(pitch[a:b], onset[a:b], arrays["fermata"][a:b])
+        tonic, mode = find_key(pitch[a:b])
+        position = arrays["bar_pos"][a:b].astype(np.int32)
+        facts[piece_name] = _Facts(position, _bar_length(position), tonic, mode)
+        pieces[str(arrays["split"][i])].append(Piece(piece_name, tokens))
+    chosen = pieces["train"] + (pieces["extra"] if use_extra else [])
+    ranges = _voice_ranges([p.tokens[:, 1:] for p in chosen], CHORALE.first_pitch)
+
+    def told(piece: Piece, shift: int, meter: bool, key: bool, soprano: bool) -> Piece:
+        fact = facts[piece.name]
+        given = CHORALE.given(
+            len(piece.tokens),
+            position=fact.position if meter else None,
+            bar_length=fact.bar_length if meter else None,
+            mode=fact.mode if key else None,
+            tonic=(fact.tonic + shift) % 12 if key else None,
+            soprano=piece.tokens[:, 1] if soprano else None,
+        )
+        return Piece(piece.name, piece.tokens, given, piece.shifts)
+
+    def draw(piece: Piece, rng: np.random.Generator) -> Piece:
+        shift = int(rng.integers(piece.shifts[0], piece.shifts[1] + 1))
+        voices = piece.tokens[:, 1:]
+        moved = piece.tokens.copy()
+        moved[:, 1:] = np.where(voices >= CHORALE.first_pitch, voices + shift, voices)
+        known = rng.random(3) < (known_meter, known_key, known_soprano)
+        return told(Piece(piece.name, moved), shift, *map(bool, known))
+
+    def with_shifts(split: Sequence[Piece]) -> list[Piece]:
+        return [Piece(p.name, p.tokens, {}, _shifts(p.tokens[:, 1:], ranges, CHORALE.first_pitch)) for p in split]
+
+    def as_evaluated(split: Sequence[Piece]) -> list[Piece]:
+        return [told(p, 0, True, True, False) for p in split]
+
+    return Corpus(
+        encoding=replace(CHORALE, ranges=_heard(ranges, CHORALE)).to_dict(),
+        train=with_shifts(chosen),
+        valid=as_evaluated(pieces["valid"]),
+        test=as_evaluated(pieces["test"]),
+        draw=draw,
+        variants={
+            "nothing known": lambda piece: told(piece, 0, False, False, False),
+            "soprano known": lambda piece: told(piece, 0, True, True, True),
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Facts:
+    position: Ints
+    bar_length: int
+    tonic: int
+    mode: str
+
+
+def find_key(pitch: npt.ArrayLike) -> tuple[int, str]:
+    """Tonic and mode of a chorale: the pitch class of its last bass note, and which third above it is heard more.
+
+    Parameters
+    ----------
+    pitch : array-like of int [shape=(T, 4)]
+        MIDI pitches of soprano, alto, tenor, bass; -1 for a rest.
+
+    Returns
+    -------
+    tonic : int
+        Pitch class, 0 for C.
+    mode : "major" or "minor"
+    """
+    grid = np.asarray(pitch)
+    bass = grid[grid[:, 3] >= 0, 3]
+    tonic = int(bass[-1]) % 12 if len(bass) else 0
+    classes = np.bincount(grid[grid >= 0] % 12, minlength=12)
+    return tonic, "major" if classes[(tonic + 4) % 12] >= classes[(tonic + 3) % 12] else "minor"
+
+
+def _bar_length(position: Ints) -> int:
+    """The commonest length of a bar, in sixteenths."""
+    ends = np.append(position[:-1][position[1:] <= position[:-1]], position[-1]) + 1
+    return int(np.bincount(ends).argmax())
+
+
+def _digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Of the contents, whatever the compression: SHA-256 over names, shapes and values in a fixed form."""
+    digest = hashlib.sha256()
+    for key in sorted(arrays):
+        array = arrays[key]
+        values = array.astype("U16").astype("S16") if array.dtype.kind == "U" else array.astype("<i4")
+        digest.update(f"{key}{array.shape}".encode() + values.tobytes())
+    return digest.hexdigest()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from musicgen_ext.architectures import RecurrentConfig
+from musicgen_ext.encodings import CHORALE, JSB16
 
 HELD_BUCKETS = (*range(1, 17), 17, 25, 33)
 MATCH_BUCKETS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 64)
@@ -180,9 +181,14 @@ def voices(
 
 
 def jsb16(**keywords: Any) -> RecurrentConfig:
-    """`voices` for the benchmark's grid: four slots of 47 tokens, 0 = silent, 1 + i = pitch 36 + i."""
-    names = ("soprano", "bass", "alto", "tenor")
-    return voices(slots=[{"name": n, "size": 47, "first_pitch": 1} for n in names], **keywords)
+    """`voices` for the benchmark's grid (`musicgen_ext.encodings.JSB16`)."""
+    return voices(slots=JSB16.slots, **keywords)
+
+
+def chorale(**keywords: Any) -> RecurrentConfig:
+    """`voices` for chorales with onsets (`musicgen_ext.encodings.CHORALE`), told what can be known about a piece."""
+    given = [{"name": name, "size": size, "head": True} for name, size in CHORALE.given_sizes.items()]
+    return voices(slots=CHORALE.slots, given=given, **{"clocks": (), "head_clock": None, **keywords})
 
 
 def language_model(**keywords: Any) -> RecurrentConfig:
@@ -190,4 +196,4 @@ def language_model(**keywords: Any) -> RecurrentConfig:
     return RecurrentConfig.language_model(keywords.pop("cell", "lstm"), **keywords)
 
 
-RECIPES = {"voices": voices, "jsb16": jsb16, "language_model": language_model}
+RECIPES = {"voices": voices, "jsb16": jsb16, "chorale": chorale, "language_model": language_model}

@@ -1,0 +1,161 @@
+"""A training run described by a TOML file: what ``musicgen-ext train CONFIG.toml`` does."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from musicgen_ext import files, weights
+from musicgen_ext.architectures import RecurrentConfig
+from musicgen_ext.train import data
+from musicgen_ext.train.export import export
+from musicgen_ext.train.loop import Likelihood, Options, Result, evaluate, fit
+from musicgen_ext.train.models import Dropout, Recurrent
+from musicgen_ext.train.recipes import model_config
+
+DATASETS: Mapping[str, Callable[..., data.Corpus]] = {
+    "jsb16": data.jsb16,
+    "chorales": data.chorales,
+}
+
+
+def run(
+    path: str | os.PathLike[str],
+    *,
+    data_path: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    seed: int | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    resume: bool | str | os.PathLike[str] = True,
+    start: str | os.PathLike[str] | None = None,
+    tensorboard: bool = False,
+    progress: bool | None = None,
+) -> tuple[Result, dict[str, Likelihood]]:
+    """Train as a TOML file says, then measure the best weights once on the validation and test splits.
+
+    The file has the tables ``[data]`` (``kind`` and that reader's keywords, ``path`` among them), ``[model]`` (a recipe
+    of `musicgen_ext.train.recipes` with its keywords, or a whole configuration), ``[train]`` (`Options`),
+    ``[dropout]`` (`Dropout`), ``[card]`` (what the model file should say about itself) and ``[run]`` (``out``,
+    ``notes``: the slots whose tokens are counted as notes). paths in it are relative to the working folder.
+
+    Parameters
+    ----------
+    path : path
+        The TOML file.
+    data_path, out, seed : optional
+        Override ``data.path``, ``run.out`` and ``train.seed``.
+    device, threads, resume, tensorboard, progress
+        See `fit`; `threads` is the number of torch's threads on the CPU.
+    start : path, optional
+        A model file with the weights to begin from (pre-training).
+
+    Returns
+    -------
+    result : Result
+    likelihoods : dict of str to Likelihood
+        Of ``"valid"`` and, where the data has one, ``"test"``; also in ``out/results.json`` and the model's card.
+
+    Raises
+    ------
+    ValueError
+        The file is not TOML, or a table or key is unknown or has a wrong value; the message names file and key.
+    """
+    tables = _read(path)
+    try:
+        model = model_config(tables.get("model", {}))
+        options = _options(Options, "train", {**tables.get("train", {}), **({} if seed is None else {"seed": seed})})
+        dropout = _options(Dropout, "dropout", tables.get("dropout", {}))
+        corpus = _corpus({**tables.get("data", {}), **({} if data_path is None else {"path": os.fspath(data_path)})})
+        settings = _only(tables.get("run", {}), "run", {"out", "notes"})
+    except ValueError as e:
+        raise type(e)(f"{files.shown(path)}: {e}") from e
+    if out is None and "out" not in settings:
+        raise ValueError(f"{files.shown(path)}: run.out: expected a folder, here or as `out`, got none")
+    folder = Path(settings["out"] if out is None else out)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    card = {
+        **tables.get("card", {}),
+        "command": f"musicgen-ext train {Path(path).name} --seed {options.seed}",
+        "hardware": f"{_processor()}, {torch.get_num_threads()} thread(s)" if device == "cpu" else device,
+        "software": f"torch {torch.__version__}, Python {platform.python_version()}",
+    }
+    weights_before = None if start is None else _tensors(start, model)
+    result = fit(
+        model, corpus, folder, options=options, dropout=dropout, start=weights_before, card=card, device=device,
+        resume=resume, tensorboard=tensorboard, progress=progress,
+    )  # fmt: skip
+    best = weights.read(result.path)
+    module = Recurrent(model)
+    module.load_state_dict({k: torch.from_numpy(v) for k, v in best.tensors.items()})
+    measured = {"valid": evaluate(module, corpus.valid, per=settings.get("notes"))}
+    if corpus.test:
+        measured["test"] = evaluate(module, corpus.test, per=settings.get("notes"))
+    numbers = {name: dataclasses.asdict(m) for name, m in measured.items()}
+    metrics = {**best.card.get("metrics", {}), **numbers, "minutes_of_run": round(result.minutes, 1)}
+    export(module, result.path, encoding=corpus.encoding, card={**best.card, "metrics": metrics})
+    summary = {"seed": options.seed, "parameters": model.num_parameters(), **dataclasses.asdict(result), **numbers}
+    files.replace(folder / "results.json", [json.dumps(summary, indent=1, default=str).encode()])
+    return result, measured
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    with open(path, "rb") as stream:
+        try:
+            tables = tomllib.load(stream)
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+            raise ValueError(f"{files.shown(path)}: expected a TOML file: {e}") from e
+    known = {"data", "model", "train", "dropout", "card", "run"}
+    for key, value in tables.items():
+        if key not in known or not isinstance(value, dict):
+            raise ValueError(f"{files.shown(path)}: expected tables out of {sorted(known)}, got {key!r}")
+    return tables
+
+
+def _corpus(table: Mapping[str, Any]) -> data.Corpus:
+    arguments = dict(table)
+    kind = arguments.pop("kind", None)
+    if kind not in DATASETS:
+        raise ValueError(f"data.kind: expected one of {sorted(DATASETS)}, got {kind!r}")
+    if "path" not in arguments:
+        raise ValueError("data.path: expected a file, got none")
+    try:
+        return DATASETS[kind](arguments.pop("path"), **arguments)
+    except TypeError as e:
+        raise ValueError(f"data: {e}") from e
+
+
+def _options(kind: Any, table: str, values: Mapping[str, Any]) -> Any:
+    return kind(**_only(values, table, {f.name for f in dataclasses.fields(kind)}))
+
+
+def _only(values: Mapping[str, Any], table: str, known: set[str]) -> dict[str, Any]:
+    for key in values:
+        if key not in known:
+            raise ValueError(f"{table}.{key}: expected keys out of {sorted(known)}")
+    return dict(values)
+
+
+def _tensors(path: str | os.PathLike[str], config: RecurrentConfig) -> dict[str, torch.Tensor]:
+    file = weights.read(path)
+    weights.check_tensors(file, config.tensor_shapes())
+    return {k: torch.from_numpy(v) for k, v in weights.convert(file, "float32").tensors.items()}
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as f:
+            names = [line.split(":", 1)[1].strip() for line in f if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
