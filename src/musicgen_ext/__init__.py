@@ -1,10 +1,8 @@
 """A native engine for small music models: `musicgen_ext.sample()` makes music, with numpy as its only company."""
 
-from musicgen_ext import _core
+from musicgen_ext._core import __version__ as __version__
 from musicgen_ext.errors import CheckpointError, DeviceError, MidiError, MidiWarning, MusicgenExtError, WeightsError
 from musicgen_ext.midi import Score, Track, read_midi
-
-__version__: str = _core.__version__
 
 __all__ = [
     "CheckpointError",
