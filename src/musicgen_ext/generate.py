@@ -252,7 +252,9 @@ class RecurrentEngine:
         forced_rows = None if forced is None else integers("forced", forced, (1, n_frames, self.num_slots))[0]
         given_rows = {name: ids[0] for name, ids in self._named_given(given, 1, n_frames).items()}
         mask = None if allowed is None else self._allowed(allowed, n_frames)
-        return self._stream(n_frames, block, Coins(check_seed(seed), index, 1), forced_rows, given_rows, mask, stop, options)
+        return self._stream(
+            n_frames, block, Coins(check_seed(seed), index, 1), forced_rows, given_rows, mask, stop, options
+        )
 
     def _stream(
         self,
@@ -404,6 +406,6 @@ def integers(name: str, values: npt.ArrayLike, shape: tuple[int, ...]) -> Ints:
         raise TypeError(f"{name}: expected integers, got dtype {array.dtype}")
     if array.shape not in (shape, shape[1:]):
         raise ValueError(f"{name}: expected shape {shape[1:]} or {shape}, got {array.shape}")
-    if array.size and not (-(1 << 31) <= int(array.min()) and int(array.max()) < 1 << 31):
+    if array.size and not (int(array.min()) >= -(1 << 31) and int(array.max()) < 1 << 31):
         raise ValueError(f"{name}: expected 32-bit integers, got values in [{array.min()}, {array.max()}]")
     return np.ascontiguousarray(np.broadcast_to(array, shape), dtype=np.int32)
