@@ -53,16 +53,20 @@ def machine():
     }
 
 
-def read_bandwidth(size, seconds=0.05):
-    """Bytes per second that one thread reads from a buffer of `size` bytes (a dot product with itself)."""
+def read_bandwidth(size, seconds=0.1):
+    """Bytes per second that one thread reads from a buffer of `size` bytes (dot products with itself)."""
     buffer = np.ones(max(size // 4, 1024), dtype=np.float32)
+    repeats = max(1, int(4e7 / buffer.nbytes))
+    # The same row again and again, so that one call of numpy holds enough work to hide its own cost.
+    rows = np.lib.stride_tricks.as_strided(buffer, (repeats, 1, len(buffer)), (0, buffer.nbytes, 4))
+    column = buffer[:, None]
     times = []
     stop = time.perf_counter() + seconds
     while time.perf_counter() < stop or len(times) < 5:
         start = time.perf_counter()
-        np.dot(buffer, buffer)
+        np.matmul(rows, column)
         times.append(time.perf_counter() - start)
-    return buffer.nbytes / statistics.median(times)
+    return repeats * buffer.nbytes / statistics.median(times)
 
 
 def limits(shape):

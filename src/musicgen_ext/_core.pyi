@@ -1,4 +1,4 @@
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
@@ -40,3 +40,49 @@ def midi_write(
     chunks: list[tuple[int, bytes, bytes]],
 ) -> bytes: ...
 def midi_check_notes(notes: _Array) -> None: ...
+
+@final
+class SamplerOptions:
+    def __init__(self, temperature: float, top_k: int, top_p: float) -> None: ...
+
+@final
+class RecurrentStates:
+    # Made by RecurrentModel.start and by sample only.
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @property
+    def frame(self) -> int: ...
+    def __len__(self) -> int: ...
+    def __getstate__(self) -> tuple[Any, ...]: ...
+    def __setstate__(self, state: tuple[Any, ...]) -> None: ...
+
+@final
+class RecurrentModel:
+    def __init__(self, config: dict[str, Any], tensors: dict[str, _Array], precision: str) -> None: ...
+    @property
+    def packed_bytes(self) -> int: ...
+    @property
+    def macs_per_frame(self) -> int: ...
+    def start(self, batch: int) -> RecurrentStates: ...
+
+# tokens, lengths, log_probs, logits, the next state
+def sample(
+    model: RecurrentModel,
+    state: RecurrentStates,
+    n_frames: int,
+    coins: npt.NDArray[np.float64],
+    forced: npt.NDArray[np.int32] | None,
+    given: npt.NDArray[np.int32],
+    vector: npt.NDArray[np.float32],
+    allowed: npt.NDArray[np.uint8] | None,
+    stop: tuple[int, int],
+    options: SamplerOptions,
+    threads: int,
+    log_probs: bool,
+    logits: bool,
+) -> tuple[
+    npt.NDArray[np.int32],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.float64] | None,
+    npt.NDArray[np.float32] | None,
+    RecurrentStates,
+]: ...

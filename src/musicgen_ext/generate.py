@@ -321,7 +321,8 @@ class RecurrentEngine:
             )
         result = self.sample(len(grid), forced=forced, given=given, vector=vector, threads=1, log_probs=True)
         assert result.log_probs is not None
-        return result.log_probs[0]
+        log_probs: npt.NDArray[np.float64] = result.log_probs[0]
+        return log_probs
 
     def _given(self, given: Mapping[str, npt.ArrayLike] | None, batch: int, n_frames: int) -> Ints:
         out = np.empty((batch, n_frames, len(self.given)), np.int32)
