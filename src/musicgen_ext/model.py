@@ -1,0 +1,750 @@
+"""The front door: load a model, make music with it, ask what it thinks of other music."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import re
+import threading
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from musicgen_ext import _core, encodings, files, generate, weights
+from musicgen_ext.encodings import END, MODES, REST, Meter, Note, VoiceGrid, Voices
+from musicgen_ext.errors import DeviceError, WeightsError
+from musicgen_ext.midi import Score, read_midi
+from musicgen_ext.progress import Progress
+
+Ints = npt.NDArray[np.int32]
+
+MAX_SAMPLES = 1_000_000
+_BUNDLED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bundled")
+_SUFFIX = ".safetensors"
+_FREE_FRAMES = 1024  # 64 bars of 4/4, where a piece that finds no end of its own is cut; the longest chorale has 1088
+_DEFAULT_BARS = 16  # of a model that cannot end a piece
+_CHUNK = 64  # samples in one call of the engine: enough for all cores, little enough to show progress
+_CACHED_MODELS = 4
+
+_UNITS = {
+    "bars": ("bars", "bar"),
+    "beats": ("beats", "beat"),
+    "s": ("s", "sec", "second", "seconds"),
+    "steps": ("steps", "step"),
+}
+_LENGTH = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([a-z]+)\s*", re.IGNORECASE)
+_KEY = re.compile(r"\s*([A-Ga-g])([#b♯♭]?)(?:\s+(major|minor))?\s*")
+_TONICS = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
+_ACCIDENTALS = {"": 0, "#": 1, "♯": 1, "b": -1, "♭": -1}
+
+
+# -- loading -----------------------------------------------------------------------------------------------------
+
+
+def models() -> list[str]:
+    """Names of the models that come with the package, for `load` and `sample`."""
+    try:
+        names = os.listdir(_BUNDLED)
+    except FileNotFoundError:
+        return []
+    return sorted(n.removesuffix(_SUFFIX) for n in names if n.endswith(_SUFFIX) and not n.startswith("."))
+
+
+_cache: dict[tuple[Any, ...], Model] = {}
+_cache_lock = threading.Lock()
+
+
+def load(model: str | os.PathLike[str] | Model = "chorale", *, device: str = "cpu") -> Model:
+    """A model, ready to sample.
+
+    Parameters
+    ----------
+    model : str, path or Model
+        A bundled name (see `models`), a path to a ``.safetensors`` model file, or a model (given back as it is). A file
+        that was loaded before and has not changed since is not read again.
+    device : str
+        "cpu".
+
+    Raises
+    ------
+    WeightsError
+        The file is not a model, or not one that this version can run.
+    FileNotFoundError
+        There is no such bundled model or file.
+    DeviceError
+        The device is not there.
+    """
+    _check_device(device)
+    if isinstance(model, Model):
+        return model
+    if not isinstance(model, str | os.PathLike):
+        raise TypeError(f"model: expected a name, a path or a Model, got {type(model).__name__}")
+    name = os.fspath(model)
+    bundled = isinstance(model, str) and re.fullmatch(r"[\w-]+", model) is not None and not os.path.exists(model)
+    path = os.path.join(_BUNDLED, name + _SUFFIX) if bundled else name
+    try:
+        stat = os.stat(path)
+    except FileNotFoundError as error:
+        there = ", ".join(models()) or "none"
+        message = f"expected a model file or the name of a bundled model ({there})"
+        raise FileNotFoundError(errno.ENOENT, message, name) from error
+    key = (os.path.realpath(path), stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    with _cache_lock:
+        found = _cache.get(key)
+    if found is None:
+        found = Model(weights.read(path), name=name if bundled else None)
+        with _cache_lock:
+            _cache[key] = found
+            while len(_cache) > _CACHED_MODELS:
+                del _cache[next(iter(_cache))]
+    return found
+
+
+def sample(
+    model: str | os.PathLike[str] | Model = "chorale",
+    *,
+    num_samples: int | None = None,
+    length: float | str | None = None,
+    prompt: Any = None,
+    condition: Mapping[str, Any] | None = None,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    seed: int | None = None,
+    device: str = "cpu",
+    progress: bool = False,
+) -> Any:
+    """Make music.
+
+    Parameters
+    ----------
+    model : str, path or Model
+        See `load`.
+    num_samples : int, optional
+        None: one piece; n: a list of n pieces. Piece i of n is the same whatever n is.
+    length : float or str, optional
+        Of the whole result, the prompt included: seconds, or a number with a unit, "16 bars", "64 beats", "4 s",
+        "256 steps". None: the piece ends where the model ends it.
+    prompt : Score, PrettyMIDI or path, optional
+        Four-part music that the result begins with (on the grid, without silence before the first note).
+    condition : dict, optional
+        What the model is told: ``load(model).info["conditions"]`` lists names and values.
+    temperature : float >= 0
+        Below 1 more predictable, above 1 less; 0 always takes the most likely token.
+    top_k : int, optional
+        Draw from the k most likely tokens only.
+    top_p : float in (0, 1]
+        Draw from the fewest tokens that have this much of the probability.
+    seed : int in [0, 2^64), optional
+        The same call with the same seed gives the same piece, on every CPU. None: a new one every time; it is in
+        ``result.provenance["seed"]``.
+    device : str
+        "cpu".
+    progress : bool
+        Show a progress bar if standard error is a terminal.
+
+    Returns
+    -------
+    Score, or list of Score
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument is out of its range or of another type; the message names it and what is accepted.
+    """
+    return load(model, device=device).sample(
+        num_samples=num_samples,
+        length=length,
+        prompt=prompt,
+        condition=condition,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        progress=progress,
+    )
+
+
+# -- the model ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What one call asks for, worked out before anything is drawn."""
+
+    seed: int
+    frames: int | None  # of the result; None: where the model ends it (or by `bars`)
+    bars: float | None  # as `frames`, but the metre decides
+    meter: Meter | None  # None: drawn for every sample
+    pickup: int | None  # asked for without a meter of its own, or with it
+    tempo: float
+    mode: str | None
+    tonic: int | None  # as the listener hears it
+    shift: int  # semitones that the tokens are above the music
+    prompt: Ints | None = None  # tokens, without the end
+    position: Ints | None = None  # of the prompt's or the soprano's frames
+    soprano: Ints | None = None  # tokens of the soprano, the frame of the end included
+    flags: Ints | None = None  # of the soprano's frames, -1 where free
+    options: dict[str, Any] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)  # for the provenance
+
+
+class Model:
+    """A model file, its engine and its encoding. Immutable: threads may share it; it can be pickled.
+
+    Made by `load`.
+    """
+
+    def __init__(self, file: weights.ModelFile, *, name: str | None = None) -> None:
+        try:
+            self._engine = generate.load(file)
+            self._encoding = encodings.load(file.encoding)
+            self._encoding.check(self._engine.config)
+        except WeightsError as error:
+            shown = "model" if file.path is None else files.shown(file.path)
+            text = str(error)
+            raise WeightsError(
+                text if text.startswith(shown) else f"{shown}: {text}", **{**vars(error), "path": file.path}
+            ) from None
+        self._file = file
+        self._name = name
+        self._digest: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The bundled name, or the file's."""
+        if self._name is not None:
+            return self._name
+        return "model" if self._file.path is None else os.path.basename(os.fsdecode(self._file.path))
+
+    @property
+    def engine(self) -> generate.RecurrentEngine:
+        """What draws the tokens; for those who have tokens of their own."""
+        return self._engine
+
+    @property
+    def encoding(self) -> VoiceGrid:
+        """What the tokens mean."""
+        return self._encoding
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What is known about the model, ready for JSON.
+
+        Keys: name, path, arch, encoding, config, parameters (their number), weights ("float32", "bfloat16" or "int8"),
+        bytes, sha256, licence, training_data, metrics, conditions (name to accepted values), lengths (units that
+        `length` takes), card (all that the file says about its making).
+        """
+        card = self._file.card
+        return {
+            "name": self.name,
+            "path": self._file.path if self._file.path is None else os.fsdecode(self._file.path),
+            "arch": self._file.arch,
+            "encoding": self._encoding.to_dict(),
+            "config": self._engine.config.to_dict(),
+            "parameters": self._file.num_parameters,
+            "weights": self._file.weights,
+            "bytes": self._file.nbytes,
+            "sha256": self._sha256(),
+            "licence": card.get("licence"),
+            "training_data": card.get("data"),
+            "metrics": card.get("metrics"),
+            "conditions": self._conditions(),
+            "lengths": list(_UNITS),
+            "card": card,
+        }
+
+    def __repr__(self) -> str:
+        count = self._file.num_parameters
+        size = f"{count / 1e6:.2f} M" if count >= 100_000 else f"{count:,}"
+        return f"<Model {self.name!r}: {self._file.arch}, {size} parameters, {self._file.weights}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle, (weights.serialize(self._file), self._name, self._file.path)
+
+    def _sha256(self) -> str:
+        """Of the tensors, by name: which weights made a piece."""
+        if self._digest is None:
+            import hashlib
+
+            digest = hashlib.sha256()
+            for name in sorted(self._file.tensors):
+                digest.update(name.encode() + b"\0")
+                digest.update(np.ascontiguousarray(self._file.tensors[name]).data)
+            self._digest = digest.hexdigest()
+        return self._digest
+
+    # -- making music ------------------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        *,
+        num_samples: int | None = None,
+        length: float | str | None = None,
+        prompt: Any = None,
+        condition: Mapping[str, Any] | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        device: str = "cpu",
+        progress: bool = False,
+    ) -> Any:
+        """Make music; arguments and result as for `musicgen_ext.sample`."""
+        _check_device(device)
+        count = 1 if num_samples is None else generate.check_integer("num_samples", num_samples, 1, MAX_SAMPLES)
+        plan = self._plan(length, prompt, condition, temperature, top_k, top_p, seed)
+        pieces: list[Score] = []
+        with Progress(count, "sampling", enabled=progress) as bar:
+            for first in range(0, count, _CHUNK):
+                pieces += self._draw(plan, first, min(_CHUNK, count - first))
+                bar.update(len(pieces))
+        return pieces[0] if num_samples is None else pieces
+
+    def stream(
+        self,
+        *,
+        length: float | str | None = None,
+        prompt: Any = None,
+        condition: Mapping[str, Any] | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        device: str = "cpu",
+    ) -> Iterator[Note]:
+        """The notes of ``sample(…)``, each as soon as it is decided, that is when the model has drawn its end.
+
+        Yields
+        ------
+        note : Note
+            (start, duration, pitch, velocity, track), 480 ticks a quarter, tracks soprano, alto, tenor, bass; in the
+            order of their ends. Nothing is drawn ahead: leaving the loop, or ``close()``, stops at once.
+        """
+        _check_device(device)
+        plan = self._plan(length, prompt, condition, temperature, top_k, top_p, seed)
+        return self._notes(plan)
+
+    def log_prob(self, score: Any, *, condition: Mapping[str, Any] | None = None) -> npt.NDArray[np.float64]:
+        """What the model thinks of a score.
+
+        Parameters
+        ----------
+        score : Score, PrettyMIDI, path, or integer array [shape=(n_frames, F)]
+            Four-part music, or its tokens.
+        condition : dict, optional
+            As for `sample`; what is left out is unknown to the model, except for the metre, which the score tells.
+
+        Returns
+        -------
+        log_probs : np.ndarray [shape=(n_frames, F)], float64
+            Natural logarithm of the probability of every token given all before it: negative, or 0. Rows are sixteenths
+            (with one more for the end, in an encoding that has one), columns the slots of a frame,
+            ``model.encoding.slots``.
+        """
+        wanted = self._check_condition(condition)
+        if "soprano" in wanted:
+            raise ValueError("condition['soprano']: expected none for log_prob, the score has a soprano already")
+        if isinstance(score, np.ndarray):
+            tokens = self._encoding._tokens(score)
+            meter, position = wanted.get("meter", Meter()), None
+        else:
+            voices = encodings.read_voices(_score_of(score, "score"), "score")
+            tokens = self._encoding.grid_to_tokens(voices.pitch, voices.onset, voices.fermata)
+            meter, position = voices.meter, voices.position
+        if "meter" in wanted or position is None:
+            meter = _with_pickup(wanted.get("meter", meter), wanted.get("pickup"))
+            position = meter.positions(len(tokens))
+        mode, tonic = wanted.get("mode"), wanted.get("tonic")
+        given = self._encoding.given(
+            len(tokens), position=position, bar_length=meter.bar_length, mode=mode, tonic=tonic
+        )
+        return self._engine.log_prob(tokens, given={name: given[name] for name in self._engine.given})
+
+    # -- from arguments to a plan --------------------------------------------------------------------------------------
+
+    def _conditions(self) -> dict[str, Any]:
+        told = self._engine.given
+        accepted: dict[str, Any] = {}
+        if "position" in told:
+            accepted["meter"] = list(encodings.METERS)
+            accepted["pickup"] = "beats before the first full bar, a multiple of 0.25 below a bar"
+        if "mode" in told:
+            accepted["mode"] = list(MODES)
+        if "tonic" in told:
+            accepted["key"] = 'a note and a mode, for example "D major", "f# minor", "Bb major"'
+        accepted["soprano"] = "a Score, PrettyMIDI or path: the melody to harmonise"
+        return accepted
+
+    def _check_condition(self, condition: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The condition with its values read: meter, pickup (in sixteenths), mode, tonic, soprano."""
+        if condition is None:
+            return {}
+        if not isinstance(condition, Mapping):
+            raise TypeError(f"condition: expected a dict, got {type(condition).__name__}")
+        accepted = self._conditions()
+        unknown = [name for name in condition if name not in accepted]
+        if unknown:
+            raise ValueError(f"condition: expected names out of {list(accepted)}, got {unknown[0]!r}")
+        wanted: dict[str, Any] = {}
+        for name, value in condition.items():
+            if value is None:
+                continue
+            if name in ("meter", "mode") and not (isinstance(value, str) and value in accepted[name]):
+                raise ValueError(f"condition[{name!r}]: expected one of {accepted[name]}, got {value!r}")
+            if name == "meter":
+                numerator, denominator = value.split("/")
+                wanted["meter"] = Meter(int(numerator), int(denominator))
+            elif name == "pickup":
+                wanted["pickup"] = _pickup(value)
+            elif name == "key":
+                wanted["tonic"], mode = _key(value)
+                if mode and condition.get("mode") not in (None, mode):
+                    raise ValueError(f"condition['key']: expected a {condition['mode']} key (mode), got {value!r}")
+                wanted["mode"] = mode or wanted.get("mode")
+            elif name == "mode":
+                wanted["mode"] = value
+            else:
+                wanted["soprano"] = _score_of(value, "condition['soprano']")
+        if "pickup" in wanted:
+            longest = wanted.get("meter", Meter()).bar_length
+            if wanted["pickup"] >= longest:
+                got = condition["pickup"]
+                raise ValueError(f"condition['pickup']: expected less than a bar of {longest / 4:g} beats, got {got!r}")
+        return wanted
+
+    def _plan(
+        self,
+        length: float | str | None,
+        prompt: Any,
+        condition: Mapping[str, Any] | None,
+        temperature: float,
+        top_k: int | None,
+        top_p: float,
+        seed: int | None,
+    ) -> _Plan:
+        generate.sampler_options(temperature, top_k, top_p, self._engine.most_tokens)
+        seed = int.from_bytes(os.urandom(8), "little") if seed is None else generate.check_seed(seed)
+        wanted = self._check_condition(condition)
+        number, unit = _length(length)
+        record: dict[str, Any] = {
+            "software": f"musicgen_ext {_core.__version__}",
+            "model": self.name,
+            "model_sha256": self._sha256(),
+            "seed": seed,
+            "temperature": float(temperature),
+            "top_p": float(top_p),
+        }
+        if top_k is not None:
+            record["top_k"] = int(top_k)
+        if length is not None:
+            record["length"] = length if isinstance(length, str) else float(length)
+        if condition:
+            record["condition"] = {name: value for name, value in condition.items() if name != "soprano"}
+        soprano = wanted.get("soprano")
+        if soprano is not None and prompt is not None:
+            raise ValueError("prompt: expected none together with condition['soprano'], got both")
+        if soprano is not None and length is not None:
+            raise ValueError(
+                f"length: expected None with condition['soprano'] (the piece is as long as it), got {length!r}"
+            )
+
+        encoding = self._encoding
+        voices: Voices | None = None
+        if soprano is not None:
+            voices = encodings.read_melody(soprano, "condition['soprano']")
+        elif prompt is not None:
+            voices = encodings.read_voices(_score_of(prompt, "prompt"), "prompt")
+        meter, position, tempo, shift = wanted.get("meter"), None, encoding.tempo, 0
+        if voices is not None:
+            what = "prompt" if soprano is None else "condition['soprano']"
+            shift = encoding.fit(voices, what)
+            tempo = voices.tempo
+            if meter is None and "pickup" not in wanted:
+                meter, position = voices.meter, voices.position
+            else:
+                meter = _with_pickup(meter or voices.meter, wanted.get("pickup"))
+            heard = {"frames": len(voices.pitch), "crc32": zlib.crc32(voices.pitch.tobytes() + voices.onset.tobytes())}
+            if shift:
+                heard["transposed"] = shift
+            if voices.issues:
+                record["issues"] = [f"{what}: {issue}" for issue in voices.issues]
+            if soprano is None:
+                record["prompt"] = heard
+            else:
+                record.setdefault("condition", {})["soprano"] = heard
+        elif "position" not in self._engine.given:
+            meter = Meter()
+
+        frames: float | None = None
+        if unit in ("steps", "beats", "s"):
+            per_quarter = encoding.steps_per_quarter
+            frames = number * {"steps": 1.0, "beats": per_quarter, "s": per_quarter * tempo / 60}[unit]
+        prompt_tokens = soprano_tokens = flags = None
+        if voices is not None:
+            pitch = np.where(voices.pitch == REST, REST, voices.pitch + shift)
+            if soprano is None:
+                prompt_tokens = encoding.grid_to_tokens(pitch, voices.onset, voices.fermata, end=False)
+            else:
+                alone = np.full((len(pitch), 4), REST, np.int32)
+                alone[:, 0] = pitch[:, 0]
+                onset = np.zeros(alone.shape, bool)
+                onset[:, 0] = voices.onset[:, 0]
+                tokens = encoding.grid_to_tokens(alone, onset, voices.fermata)
+                soprano_tokens = tokens[:, encoding.first_voice]
+                if encoding.hold:
+                    flags = tokens[:, 0].copy()
+                    if not voices.fermata.any():  # nothing said about fermatas: the model may set them
+                        flags[:-1] = -1
+        plan = _Plan(
+            seed=seed,
+            frames=None if frames is None else max(1, round(frames)),
+            bars=number if unit == "bars" else None,
+            meter=meter,
+            pickup=wanted.get("pickup"),
+            tempo=tempo,
+            mode=wanted.get("mode"),
+            tonic=wanted.get("tonic"),
+            shift=shift,
+            prompt=prompt_tokens,
+            position=position,
+            soprano=soprano_tokens,
+            flags=flags,
+            options={"temperature": temperature, "top_k": top_k, "top_p": top_p},
+            record=record,
+        )
+        if prompt_tokens is not None and length is not None:
+            asked = self._frames(plan, meter or Meter())
+            if asked is not None and asked <= len(prompt_tokens):
+                least = len(prompt_tokens)
+                raise ValueError(f"length: expected more than the prompt's {least} steps, got {length!r} ({asked})")
+        return plan
+
+    # -- from a plan to tokens -----------------------------------------------------------------------------------------
+
+    def _meter_of(self, plan: _Plan, index: int) -> Meter:
+        """The metre of one sample: as asked for, or drawn from how pieces begin, by a number of its own."""
+        if plan.meter is not None and (plan.prompt is not None or plan.soprano is not None):
+            return plan.meter
+        starts = self._encoding.starts
+        if plan.meter is not None:
+            starts = [s for s in starts if s[0] == f"{plan.meter.numerator}/{plan.meter.denominator}"]
+        if plan.pickup is not None or not starts or "position" not in self._engine.given:
+            return _with_pickup(plan.meter or Meter(), plan.pickup)
+        at = _uniform(plan.seed, index) * sum(weight for _, _, weight in starts)
+        chosen = starts[-1]
+        for start in starts:
+            at -= start[2]
+            if at < 0:
+                chosen = start
+                break
+        numerator, denominator = chosen[0].split("/")
+        return Meter(int(numerator), int(denominator), chosen[1])
+
+    def _frames(self, plan: _Plan, meter: Meter) -> int | None:
+        """Frames of a result with this metre; None: where the model ends it."""
+        frames = plan.frames
+        if plan.bars is not None:
+            frames = max(1, round(plan.bars * meter.bar_length))
+        if frames is None and self._encoding.stop is None and plan.soprano is None:
+            frames = _DEFAULT_BARS * meter.bar_length + (0 if plan.prompt is None else len(plan.prompt))
+        if frames is not None and frames > encodings.MAX_STEPS:
+            raise ValueError(f"length: expected at most {encodings.MAX_STEPS} steps, got {frames}")
+        return frames
+
+    def _request(self, plan: _Plan, meters: list[Meter]) -> tuple[int, list[int | None], dict[str, Any]]:
+        """Frames to draw, frames of every sample's result, and the engine's arguments."""
+        encoding, engine = self._encoding, self._engine
+        wanted = [self._frames(plan, meter) for meter in meters]
+        if plan.soprano is not None:
+            n = len(plan.soprano)
+        elif wanted[0] is not None:
+            n = max(frames for frames in wanted if frames is not None)
+        else:
+            n = _FREE_FRAMES + (0 if plan.prompt is None else len(plan.prompt))
+        prefix = 0 if plan.prompt is None else len(plan.prompt)
+
+        allowed = np.zeros((encoding.num_slots, engine.most_tokens), bool)
+        for slot, description in enumerate(encoding.slots):
+            allowed[slot, : description["size"]] = True
+            if description["name"] in encoding.ranges:
+                low, high = (
+                    p - encoding.lowest_pitch + encoding.first_pitch for p in encoding.ranges[description["name"]]
+                )
+                allowed[slot, encoding.first_pitch : low] = False
+                allowed[slot, high + 1 :] = False
+        mask = np.repeat(allowed[None], n, axis=0)
+        if encoding.hold:
+            # A hold has something to hold, and what the prompt wrote keeps its length.
+            mask[min(prefix, n - 1), 1:, 0] = False
+            # The end: where it was asked for, or not within the first bar of what is new.
+            mask[: n if wanted[0] is not None or plan.soprano is not None else prefix + 16, 0, END] = False
+
+        forced = None
+        if plan.prompt is not None or plan.soprano is not None:
+            forced = np.full((n, encoding.num_slots), -1, np.int32)
+            if plan.prompt is not None:
+                forced[:prefix] = plan.prompt
+            if plan.soprano is not None:
+                forced[:, encoding.first_voice] = plan.soprano
+                if plan.flags is not None:
+                    forced[:, 0] = plan.flags
+            rows, columns = np.nonzero(forced >= 0)
+            mask[rows, columns, forced[rows, columns]] = True
+
+        tonic = None if plan.tonic is None else (plan.tonic + plan.shift) % 12
+        told: list[dict[str, Ints]] = []
+        for meter in meters:
+            position = meter.positions(n) if plan.position is None else plan.position
+            told.append(
+                encoding.given(
+                    n, position=position, bar_length=meter.bar_length, mode=plan.mode, tonic=tonic, soprano=plan.soprano
+                )
+            )
+        given = {name: np.stack([one[name] for one in told]) for name in engine.given}
+        arguments = {"seed": plan.seed, "given": given, "allowed": mask, "forced": forced, **plan.options}
+        if encoding.stop is not None:
+            arguments["stop"] = encoding.stop
+        return n, wanted, arguments
+
+    def _draw(self, plan: _Plan, first: int, count: int) -> list[Score]:
+        meters = [self._meter_of(plan, first + i) for i in range(count)]
+        n, wanted, arguments = self._request(plan, meters)
+        drawn = self._engine.sample(n, index=first, num_samples=count, **arguments)
+        pieces = []
+        for i in range(count):
+            frames = int(drawn.lengths[i]) if wanted[i] is None else wanted[i]
+            pieces.append(
+                self._encoding.decode(
+                    drawn.tokens[i, :frames],
+                    meter=meters[i],
+                    tempo=plan.tempo,
+                    key=None if plan.tonic is None or plan.mode is None else (plan.tonic, plan.mode),
+                    transpose=-plan.shift,
+                    provenance={**plan.record, "index": first + i},
+                )
+            )
+        return pieces
+
+    def _notes(self, plan: _Plan) -> Iterator[Note]:
+        encoding = self._encoding
+        meter = self._meter_of(plan, 0)
+        n, wanted, arguments = self._request(plan, [meter])
+        n = n if wanted[0] is None else wanted[0]
+        step, ticks = 0, encodings.TICKS_PER_STEP
+        sounding: list[tuple[int, int] | None] = [None] * 4  # (first step, token) by voice
+
+        def ended(voice: int) -> Iterator[Note]:
+            note = sounding[voice]
+            if note is not None:
+                begun, token = note
+                pitch = token - encoding.first_pitch + encoding.lowest_pitch - plan.shift
+                velocity = encodings.VELOCITIES[encodings.VOICES[voice]]
+                yield Note(begun * ticks, (step - begun) * ticks, pitch, velocity, voice)
+            sounding[voice] = None
+
+        for block in self._engine.stream(n, block=1, **arguments):
+            for frame in block.tolist():
+                if encoding.hold and frame[0] == END:
+                    break
+                for column, token in enumerate(frame[encoding.first_voice :]):
+                    voice = encodings.COLUMNS[column]
+                    note = sounding[voice]
+                    if token == 0 if encoding.hold else note is not None and note[1] == token:
+                        continue
+                    yield from ended(voice)
+                    if token != encoding.rest:
+                        sounding[voice] = (step, token)
+                step += 1
+        for voice in range(4):
+            yield from ended(voice)
+
+
+def _unpickle(data: bytes, name: str | None, path: str | None) -> Model:
+    file = weights.parse(data)
+    file.path = path
+    return Model(file, name=name)
+
+
+# -- arguments ---------------------------------------------------------------------------------------------------
+
+
+def _check_device(device: Any) -> None:
+    if not isinstance(device, str):
+        raise TypeError(f"device: expected a string, got {type(device).__name__}")
+    if device.partition(":")[0] == "cuda":
+        raise DeviceError(f"device: expected 'cpu', got {device!r}: this build has no CUDA", device=device)
+    if device != "cpu":
+        raise ValueError(f"device: expected 'cpu', got {device!r}")
+
+
+def _score_of(source: Any, what: str) -> Score:
+    """A Score out of whatever holds one."""
+    if isinstance(source, Score):
+        return source
+    if isinstance(source, str | bytes | os.PathLike):
+        return read_midi(source)
+    if hasattr(source, "instruments") and hasattr(source, "resolution"):
+        return Score.from_pretty_midi(source)
+    raise TypeError(f"{what}: expected a Score, a PrettyMIDI or a path, got {type(source).__name__}")
+
+
+def _length(length: Any) -> tuple[float, str | None]:
+    """The number and the unit of a `length` argument: (0.0, None) for None."""
+    if length is None:
+        return 0.0, None
+    if isinstance(length, bool) or not isinstance(length, str | int | float | np.integer | np.floating):
+        raise TypeError(f"length: expected seconds or a string with a unit, got {type(length).__name__}")
+    unit = "s"
+    if isinstance(length, str):
+        match = _LENGTH.fullmatch(length)
+        word = match[2].lower() if match else None
+        known = [name for name, words in _UNITS.items() if word in words]
+        if match is None or not known:
+            raise ValueError(f'length: expected a number and one of {", ".join(_UNITS)} ("16 bars"), got {length!r}')
+        number, unit = float(match[1]), known[0]
+    else:
+        number = float(length)
+    if not 0 < number < math.inf:
+        raise ValueError(f"length: expected more than 0, got {length!r}")
+    if number > encodings.MAX_STEPS:
+        raise ValueError(f"length: expected at most {encodings.MAX_STEPS} steps, got {length!r}")
+    return number, unit
+
+
+def _pickup(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"condition['pickup']: expected a number of beats, got {type(value).__name__}")
+    sixteenths = float(value) * encodings.STEPS_PER_QUARTER
+    if not (0 <= sixteenths < 16 and sixteenths == int(sixteenths)):
+        raise ValueError(
+            f"condition['pickup']: expected a multiple of 0.25 beats, at least 0 and below a bar, got {value!r}"
+        )
+    return int(sixteenths)
+
+
+def _key(value: Any) -> tuple[int, str | None]:
+    """Tonic as a pitch class, and mode if it is said."""
+    match = _KEY.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(
+            f"condition['key']: expected a note and a mode, for example 'D major' or 'f# minor', got {value!r}"
+        )
+    return (_TONICS[match[1].lower()] + _ACCIDENTALS[match[2]]) % 12, match[3]
+
+
+def _with_pickup(meter: Meter, pickup: int | None) -> Meter:
+    return meter if pickup is None else Meter(meter.numerator, meter.denominator, pickup % meter.bar_length)
+
+
+def _uniform(seed: int, index: int) -> float:
+    """A number in [0, 1) for one sample, apart from the coins of its tokens: splitmix64 (Steele, Lea, Flood 2014)."""
+    word = (seed + (index + 1) * 0x9E3779B97F4A7C15) % (1 << 64)
+    word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 % (1 << 64)
+    word = (word ^ word >> 27) * 0x94D049BB133111EB % (1 << 64)
+    return ((word ^ word >> 31) >> 11) * 2.0**-53
