@@ -19,6 +19,7 @@ FLOORS = {
     "errors": 0,
     "_core": 0,
     "files": 1,
+    "progress": 1,
     "architectures": 1,
     "audio": 2,
     "midi": 2,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import math
 import os
+import platform
 import re
+import sys
 import threading
 import zlib
 from collections.abc import Iterator, Mapping
@@ -168,6 +170,24 @@ def sample(
         seed=seed,
         progress=progress,
     )
+
+
+def build_info() -> dict[str, Any]:
+    """How this copy of the package was built and what it runs on.
+
+    Keys: version, compiler, isa (the CPU path in use; the environment variable ``MUSICGEN_EXT_CPU`` chooses another),
+    isas (all that this CPU has), cuda (whether the build has it), python, numpy, platform.
+    """
+    return {
+        "version": _core.__version__,
+        "compiler": _core.compiler,
+        "isa": _core.isa_in_use(),
+        "isas": list(_core.isas_available()),
+        "cuda": False,
+        "python": sys.version.split()[0],
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+    }
 
 
 # -- the model ---------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import sys
 import time
 from types import TracebackType
@@ -43,12 +43,18 @@ class Progress:
         elapsed = now - self._begun
         left = f"{_clock(elapsed / done * (self.total - done))} left" if 0 < done < self.total else _clock(elapsed)
         tail = f" {done}/{self.total} {left}" + (f" {note}" if note else "")
-        columns = shutil.get_terminal_size().columns - 1
+        columns = self._columns() - 1
         width = max(columns - len(self.what) - len(tail) - 3, 0)
         filled = min(width, width * done // self.total)
         line = f"{self.what} [{'#' * filled}{'.' * (width - filled)}]{tail}" if width > 4 else f"{self.what}{tail}"
         self._stream.write("\r\x1b[K" + line[:columns])
         self._stream.flush()
+
+    def _columns(self) -> int:
+        try:
+            return max(os.get_terminal_size(self._stream.fileno()).columns, 20)
+        except (OSError, ValueError):  # a terminal that is not one of the system's
+            return 80
 
     def close(self) -> None:
         """Wipe the bar away: what remains on the terminal is the result."""
