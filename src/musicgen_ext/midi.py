@@ -6,18 +6,21 @@ notes and all other events in file order, a face: typed columns, tracks, seconds
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from musicgen_ext import _core, files
+from musicgen_ext import provenance as provenance_text
 from musicgen_ext.errors import MidiError, MidiWarning
+
+if TYPE_CHECKING:
+    from musicgen_ext.audio import Audio
 
 Array = npt.NDArray[Any]
 
@@ -58,7 +61,6 @@ _TEXT_KINDS = {
     8: "program_name",
     9: "device_name",
 }
-_PROVENANCE = b"musicgen_ext: "
 
 # Inclusive limits of every column; what lies outside is refused by name before it is cast to the column's type.
 _LIMITS: dict[str, tuple[int, int]] = {
@@ -121,8 +123,8 @@ class Track:
     """One track of a score: its name, and the channel and program (0 to 127, General MIDI) it begins with.
 
     `program` None: the track does not choose one. `channel` None, in a track given to `Score`: the drum channel for
-    `is_drum`, otherwise chosen by the track's index, leaving out the drum channel. In a track of a score, it means
-    that nothing in it uses a channel.
+    `is_drum`, otherwise the channel of the track's first note, if the notes have channels, or one chosen by the track's
+    index, leaving out the drum channel. In a track of a score, it means that nothing in it uses a channel.
     """
 
     name: str = ""
@@ -224,11 +226,14 @@ class Score:
         for i, track in enumerate(given):
             if not isinstance(track, Track):
                 raise TypeError(f"tracks[{i}]: expected a Track, got {type(track).__name__}")
-        channels = [_channel_of(i, track) for i, track in enumerate(given)]
         table, present = _table("notes", notes, NOTE, ("start", "duration", "pitch"))
+        by_track = dict(zip(table["track"][::-1].tolist(), table["channel"][::-1].tolist(), strict=True))
+        if "channel" not in present:
+            by_track = {}
+        channels = [_channel_of(i, track, by_track.get(i)) for i, track in enumerate(given)]
         if "channel" not in present:
             count = int(table["track"].max(initial=0)) + 1
-            channels_of_all = channels + [_channel_of(i, Track()) for i in range(len(channels), count)]
+            channels_of_all = channels + [_channel_of(i, Track(), None) for i in range(len(channels), count)]
             table["channel"] = np.array(channels_of_all, np.uint8)[table["track"]]
         self.notes = _in_order(table, "start")
         self._track_ends = np.zeros(len(given), np.int64)
@@ -259,7 +264,7 @@ class Score:
             last = self.issues[-1]
             self.issues += (Issue(f"{unlisted} more deviations are not listed", last.offset, None),)
         self.provenance = {}
-        if _PROVENANCE in data:
+        if provenance_text.PREFIX in data:
             self._take_provenance()
         return self
 
@@ -283,7 +288,7 @@ class Score:
         if self.provenance:
             row = np.zeros(1, _EVENT)
             row["status"], row["data1"] = 0xFF, _TEXT
-            text = np.frombuffer(_PROVENANCE + _json(self.provenance), np.uint8)
+            text = np.frombuffer(provenance_text.to_text(self.provenance), np.uint8)
             events = np.concatenate([row, events])
             payload = np.concatenate([text, payload])
             payload_ends = np.concatenate([[len(text)], payload_ends + len(text)])
@@ -320,14 +325,8 @@ class Score:
     def _take_provenance(self) -> None:
         rows = np.flatnonzero((self._events["status"] == 0xFF) & (self._events["data1"] == _TEXT))
         for row in rows[self._events["track"][rows] == 0]:
-            data = self._payload_of(row)
-            if not data.startswith(_PROVENANCE):
-                continue
-            try:
-                found = json.loads(data[len(_PROVENANCE) :])
-            except (ValueError, RecursionError):
-                continue  # somebody else's text: it stays one
-            if isinstance(found, dict):
+            found = provenance_text.from_text(self._payload_of(row))
+            if found is not None:
                 self.provenance = found
                 keep = np.ones(len(self._events), bool)
                 keep[row] = False
@@ -631,6 +630,39 @@ class Score:
             ends.append(float(self.to_seconds(last, track=track)))
         return max(ends)
 
+    # -- sound ---------------------------------------------------------------------------------------------------
+
+    def synthesize(self, sr: int = 44_100) -> Audio:
+        """The score as played by the built-in synthesiser.
+
+        Tones with a limited band and envelopes, timbres by General MIDI program (families: piano, organ, strings,
+        choir, brass, reeds, flutes, plucked, bells …), simple drums on channel 10, sustain pedal, volume, expression
+        and pan; pitch bends as they are when a note begins. Tracks are spread from left to right unless the file pans
+        them. A little room is added; the peak is 0.89. The same score gives the same samples.
+
+        Parameters
+        ----------
+        sr : int, 1000 to 768000
+            Sample rate, in Hz.
+
+        Returns
+        -------
+        Audio
+            ``y`` has shape (2, n), float32.
+
+        Raises
+        ------
+        ValueError
+            `sr` out of its range, or a note that is none.
+        MemoryError
+            More than 8 GiB of sound.
+        """
+        # Here and not at the top: `render` stands above `midi` and `audio` and introduces them, so that neither needs
+        # the other. The method only makes it easy to find.
+        from musicgen_ext.render import synthesize
+
+        return synthesize(self, sr)
+
     # -- as an object --------------------------------------------------------------------------------------------
 
     def __eq__(self, other: object) -> bool:
@@ -751,18 +783,6 @@ def _shortened(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def _json(provenance: Mapping[str, Any]) -> bytes:
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.generic):
-            return value.item()
-        raise TypeError(f"provenance: expected values that JSON can hold, got {type(value).__name__}")
-
-    try:
-        return json.dumps(provenance, sort_keys=True, allow_nan=False, default=plain).encode()
-    except ValueError as error:
-        raise ValueError(f"provenance: expected finite numbers and no cycles, got {provenance!r}") from error
-
-
 def _integer(name: str, value: Any, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__} {value!r}")
@@ -771,7 +791,7 @@ def _integer(name: str, value: Any, low: int, high: int) -> int:
     return int(value)
 
 
-def _channel_of(index: int, track: Track) -> int:
+def _channel_of(index: int, track: Track, of_notes: int | None) -> int:
     if track.channel is not None:
         channel = _integer(f"tracks[{index}].channel", track.channel, 0, 15)
         if track.is_drum and channel != DRUM_CHANNEL:
@@ -779,6 +799,8 @@ def _channel_of(index: int, track: Track) -> int:
         return channel
     if track.is_drum:
         return DRUM_CHANNEL
+    if of_notes is not None:
+        return of_notes
     melodic = [channel for channel in range(16) if channel != DRUM_CHANNEL]
     return melodic[index % len(melodic)]
 

@@ -8,6 +8,7 @@
 namespace py = pybind11;
 using namespace musicgen;
 
+void register_audio(py::module_& m);
 void register_generate(py::module_& m);
 void register_midi(py::module_& m);
 
@@ -37,6 +38,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     for (const Isa isa : isas_available()) names.append(name_of(isa));
     return names;
   });
+  register_audio(m);
   register_generate(m);
   register_midi(m);
 }

@@ -1,0 +1,357 @@
+"""Sound as arrays, and the files that hold it.
+
+WAV is read and written here; other formats go through the optional package soundfile.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import struct
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from musicgen_ext import files
+from musicgen_ext import provenance as provenance_text
+
+Subtype = Literal["PCM_16", "FLOAT"]
+
+_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_NOTEBOOK_BYTES = 20_000_000  # of WAV inside a notebook; longer sounds show their first part
+
+
+class Audio:
+    """Sound: samples and their rate.
+
+    Parameters
+    ----------
+    y : np.ndarray [shape=(n,) or (channels, n)], floating point
+        Samples, nominally in [-1, 1]; kept as float32 (an array that is one already is not copied).
+    sr : int > 0
+        Sample rate, in Hz.
+    provenance : mapping, optional
+        Anything JSON can hold about where this sound comes from; saved in WAV files and read back.
+
+    Attributes
+    ----------
+    y : np.ndarray [shape=(n,) or (channels, n)], float32
+    sr : int
+    duration : float
+        Seconds.
+    provenance : dict
+
+    Raises
+    ------
+    TypeError
+        `y` is not an array of floating-point numbers; `sr` is no integer.
+    ValueError
+        `y` has another shape, or holds NaN or infinities (their number and the first index are given); ``sr < 1``.
+    """
+
+    y: npt.NDArray[np.float32]
+    sr: int
+    provenance: dict[str, Any]
+
+    def __init__(self, y: npt.ArrayLike, sr: int, *, provenance: Mapping[str, Any] | None = None) -> None:
+        self.y = _samples(y)
+        self.sr = _rate("sr", sr)
+        self.provenance = dict(provenance or {})
+
+    @property
+    def duration(self) -> float:
+        return float(self.y.shape[-1] / self.sr)
+
+    @property
+    def num_channels(self) -> int:
+        return 1 if self.y.ndim == 1 else self.y.shape[0]
+
+    def to_wav(self, subtype: Subtype = "PCM_16") -> bytes:
+        """The sound as a WAV file.
+
+        Parameters
+        ----------
+        subtype : "PCM_16" or "FLOAT"
+            16-bit integers (``y * 32768``, rounded; reading divides by 32768 again) or 32-bit floats (exact).
+
+        Raises
+        ------
+        ValueError
+            A sample that 16 bits cannot hold (beyond [-1, 1]); an unknown `subtype`; more than 4 GiB.
+        """
+        if subtype not in ("PCM_16", "FLOAT"):
+            raise ValueError(f"subtype: expected 'PCM_16' or 'FLOAT', got {subtype!r}")
+        y = _samples(self.y)
+        frames = y.T if y.ndim == 2 else y
+        peak = float(np.max(np.abs(frames), initial=0))
+        if subtype == "PCM_16":
+            if peak > 1:
+                raise ValueError(
+                    f"y: expected samples in [-1, 1] for PCM_16, got a peak of {peak:g} (scale, or use subtype='FLOAT')"
+                )
+            scaled = np.minimum(np.rint(frames.astype(np.float64) * 32_768), 32_767)
+            data = np.ascontiguousarray(scaled.astype("<i2")).tobytes()
+            code, width = _PCM, 2
+        else:
+            data = np.ascontiguousarray(frames.astype("<f4")).tobytes()
+            code, width = _FLOAT, 4
+        channels = self.num_channels
+        if channels > 65_535:
+            raise ValueError(f"y: expected at most 65535 channels, got {channels}")
+        block = channels * width
+        if block > 65_535 or self.sr * block >= 2**32:
+            raise ValueError(f"y: expected a WAV file's rate and channels, got {channels} channels at {self.sr} Hz")
+        chunks = [(b"fmt ", struct.pack("<HHIIHH", code, channels, self.sr, self.sr * block, block, 8 * width))]
+        if code == _FLOAT:
+            chunks.append((b"fact", struct.pack("<I", y.shape[-1])))
+        if self.provenance:
+            text = provenance_text.to_text(self.provenance) + b"\0"
+            text += b"\0" * (len(text) % 2)
+            chunks.append((b"LIST", b"INFOICMT" + struct.pack("<I", len(text)) + text))
+        chunks.append((b"data", data))
+        body = b"".join(
+            name + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
+            for name, content in chunks
+            if _fits(len(content))
+        )
+        _fits(len(body) + 4)
+        return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WAVE" + body
+
+    def save(self, path: str | os.PathLike[str], *, subtype: Subtype = "PCM_16") -> None:
+        """Write the sound to a file, whole or not at all.
+
+        Parameters
+        ----------
+        path : path
+            ``.wav``: see `to_wav`. Any other ending (``.flac``, ``.ogg`` …) needs soundfile, which chooses the format
+            by it; the provenance is kept in WAV files only.
+        subtype : "PCM_16" or "FLOAT"
+
+        Raises
+        ------
+        ValueError
+            As `to_wav`, or an ending that soundfile does not know; the file at `path` is untouched.
+        ImportError
+            Another format than WAV without soundfile.
+        OSError
+            The subclass that fits, with ``filename``.
+        """
+        ending = os.path.splitext(os.fsdecode(path))[1].lower()
+        if ending in (".wav", ".wave"):
+            files.replace(path, [self.to_wav(subtype)])
+            return
+        soundfile = _soundfile(f"write {ending or 'a file without an ending'}")
+        formats = soundfile.available_formats()
+        name = {"AIF": "AIFF", "OGA": "OGG"}.get(ending[1:].upper(), ending[1:].upper())
+        if name not in formats:
+            known = ", ".join(f".{known.lower()}" for known in formats)
+            raise ValueError(f"{files.shown(path)}: expected an ending among {known}, got {ending!r}")
+        stream = io.BytesIO()
+        chosen = subtype if soundfile.check_format(name, subtype) else None  # compressed formats have their own
+        try:
+            soundfile.write(stream, self.y.T, self.sr, format=name, subtype=chosen)
+        except soundfile.LibsndfileError as error:
+            raise ValueError(f"{files.shown(path)}: expected sound that {name} can hold, got: {error}") from None
+        files.replace(path, [stream.getbuffer()])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Audio):
+            return NotImplemented
+        return self.sr == other.sr and np.array_equal(self.y, other.y) and self.provenance == other.provenance
+
+    __hash__ = None  # type: ignore[assignment]  # a sound can change
+
+    def __repr__(self) -> str:
+        channels = {1: "mono", 2: "stereo"}.get(self.num_channels, f"{self.num_channels} channels")
+        return f"<Audio: {self.duration:.2f} s, {self.sr} Hz, {channels}>"
+
+    def _repr_html_(self) -> str:
+        most = max(1, _NOTEBOOK_BYTES // (2 * self.num_channels))
+        part = Audio(np.clip(self.y[..., :most], -1, 1), self.sr)
+        note = "" if part.duration == self.duration else f" (the first {part.duration:.0f} s are playable here)"
+        data = base64.b64encode(part.to_wav()).decode()
+        return (
+            f'<audio controls preload="metadata" src="data:audio/wav;base64,{data}"></audio>'
+            f"<div>{repr(self)[1:-1]}{note}</div>"
+        )
+
+
+def read_audio(path: str | os.PathLike[str], sr: int | None = None) -> Audio:
+    """Read a sound file.
+
+    Parameters
+    ----------
+    path : path
+        WAV (8, 16, 24 or 32 bits, or floats) is read here; anything else through soundfile.
+    sr : int, optional
+        The wanted rate; None: the file's own. Another rate than the file's needs the package soxr.
+
+    Returns
+    -------
+    Audio
+        ``y`` has shape (n,) for one channel, (channels, n) for more; float32 in [-1, 1].
+
+    Raises
+    ------
+    ValueError
+        Not a sound file, or a broken one; the message names it.
+    ImportError
+        soundfile or soxr is needed and missing.
+    OSError
+        The file cannot be opened, with ``filename``.
+    """
+    if sr is not None:
+        _rate("sr", sr)
+    with open(path, "rb") as stream:
+        data = stream.read()
+    name = files.shown(path)
+    if data[:4] in (b"RIFF", b"RIFX") and data[8:12] == b"WAVE":
+        audio = _from_wav(data, name)
+    else:
+        audio = _from_soundfile(data, name)
+    if sr is None or sr == audio.sr:
+        return audio
+    try:
+        import soxr
+    except ImportError:
+        raise ImportError(
+            f"{name}: expected the file's own rate of {audio.sr} Hz, got sr={sr}; resampling needs: pip install soxr"
+        ) from None
+    resampled = soxr.resample(audio.y.T, audio.sr, sr).T
+    return Audio(np.ascontiguousarray(resampled, np.float32), sr, provenance=audio.provenance)
+
+
+# -- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def _samples(y: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    if isinstance(y, np.ma.MaskedArray):
+        raise TypeError("y: expected an ordinary array, got a masked array (fill it first)")
+    try:
+        array = np.asarray(y)
+    except ValueError:
+        raise TypeError("y: expected an array of floating-point numbers, got a ragged sequence") from None
+    except TypeError as error:
+        raise TypeError(f"y: expected an array of floating-point numbers, got {type(y).__name__} ({error})") from None
+    if array.dtype.kind in "iub" and array.size:
+        raise TypeError(f"y: expected floating-point samples, got {array.dtype}: convert to float and scale to [-1, 1]")
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"y: expected floating-point samples, got {array.dtype}")
+    if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[0] == 0):
+        raise ValueError(f"y: expected shape (n,) or (channels, n), got {array.shape}")
+    samples = np.ascontiguousarray(_quietly_single(array))
+    finite = np.isfinite(samples)
+    if not finite.all():
+        bad = np.argwhere(~finite)
+        raise ValueError(
+            f"y: expected finite float32 samples, got {len(bad)} that are not, the first at index "
+            f"{tuple(bad[0].tolist())}"
+        )
+    return samples
+
+
+def _quietly_single(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows becomes infinite and is then refused by name
+        return array.astype(np.float32, copy=False)
+
+
+def _rate(name: str, sr: Any) -> int:
+    if isinstance(sr, bool) or not isinstance(sr, int | np.integer):
+        raise TypeError(f"{name}: expected an integer sample rate in Hz, got {type(sr).__name__} {sr!r}")
+    if not 1 <= sr < 2**31:
+        raise ValueError(f"{name}: expected 1 to 2147483647 Hz, got {sr}")
+    return int(sr)
+
+
+def _fits(size: int) -> bool:
+    if size >= 2**32:
+        raise ValueError(f"y: expected at most 4294967295 bytes in a WAV file, got {size}")
+    return True
+
+
+def _soundfile(purpose: str) -> Any:
+    try:
+        import soundfile
+    except ImportError:
+        raise ImportError(f'soundfile is needed to {purpose}: pip install "musicgen-ext[audio]"') from None
+    return soundfile
+
+
+def _from_soundfile(data: bytes, name: str) -> Audio:
+    if len(data) < 4:
+        raise ValueError(f"{name}: expected a sound file, got {len(data)} bytes")
+    soundfile = _soundfile(f"read {name} (not a WAV file)")
+    try:
+        y, sr = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{name}: expected a sound file, got first bytes {data[:8]!r} ({error})") from None
+    return Audio(y[:, 0] if y.shape[1] == 1 else np.ascontiguousarray(y.T), int(sr))
+
+
+def _from_wav(data: bytes, name: str) -> Audio:
+    """WAV by its chunks. Source: IBM and Microsoft, Multimedia Programming Interface and Data Specifications 1.0."""
+    order: Literal["<", ">"] = "<" if data[:4] == b"RIFF" else ">"
+    fmt = samples = None
+    found: dict[str, Any] = {}
+    at = 12
+    while at + 8 <= len(data):
+        kind, size = data[at : at + 4], struct.unpack_from(f"{order}I", data, at + 4)[0]
+        content = memoryview(data)[at + 8 : at + 8 + size]
+        if kind == b"fmt ":
+            fmt = content
+        elif kind == b"data" and samples is None:
+            samples = content
+            if len(content) < size:
+                # Recorders that were cut off, and programs that write into a pipe, leave such lengths.
+                warnings.warn(
+                    f"{name}: expected {size} bytes of samples, got {len(content)} before the end of the file",
+                    stacklevel=3,
+                )
+        elif kind == b"LIST" and bytes(content[:4]) == b"INFO":
+            found = _comment(bytes(content), order) or found
+        at += 8 + size + (size & 1)
+    if fmt is None or len(fmt) < 16 or samples is None:
+        missing = "samples ('data')" if fmt is not None and len(fmt) >= 16 else "a format ('fmt ')"
+        raise ValueError(f"{name}: expected a WAV file with {missing}, got none")
+    code, channels, sr, _, block, bits = struct.unpack_from(f"{order}HHIIHH", fmt)
+    if code == _EXTENSIBLE and len(fmt) >= 26:
+        code = struct.unpack_from(f"{order}H", fmt, 24)[0]
+    width = bits // 8
+    known = {(_PCM, 8), (_PCM, 16), (_PCM, 24), (_PCM, 32), (_FLOAT, 32), (_FLOAT, 64)}
+    if (code, bits) not in known or channels == 0 or block != channels * width or not 1 <= sr < 2**31:
+        raise ValueError(
+            f"{name}: expected PCM of 8 to 32 bits or floats of 32 or 64 in at least 1 channel, got format {code} of "
+            f"{bits} bits, {channels} channels in blocks of {block} bytes, {sr} Hz"
+        )
+    frames = len(samples) // block
+    raw = samples[: frames * block]
+    if code == _FLOAT:
+        y = np.frombuffer(raw, f"{order}f{width}").astype(np.float64)
+    elif bits == 8:  # the only unsigned one
+        y = (np.frombuffer(raw, np.uint8).astype(np.float64) - 128) / 128
+    elif bits == 24:
+        parts = np.frombuffer(raw, np.uint8).reshape(-1, 3)
+        whole = np.zeros((len(parts), 4), np.uint8)
+        whole[:, 1:] = parts if order == "<" else parts[:, ::-1]
+        y = whole.view("<i4")[:, 0] / 2.0**31
+    else:
+        y = np.frombuffer(raw, f"{order}i{width}") / 2.0 ** (bits - 1)
+    shaped = y if channels == 1 else y.reshape(frames, channels).T
+    try:
+        return Audio(shaped.astype(np.float32), sr, provenance=found)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _comment(content: bytes, order: str) -> dict[str, Any] | None:
+    at = 4
+    while at + 8 <= len(content):
+        kind, size = content[at : at + 4], struct.unpack_from(f"{order}I", content, at + 4)[0]
+        if kind == b"ICMT":
+            return provenance_text.from_text(content[at + 8 : at + 8 + size].rstrip(b"\0"))
+        at += 8 + size + (size & 1)
+    return None
