@@ -5,7 +5,8 @@ import os
 import numpy as np
 import pytest
 
-from musicgen_ext import _core
+from musicgen_ext import _core, encodings, weights
+from musicgen_ext.architectures import RecurrentConfig
 
 
 def pytest_report_header():
@@ -42,3 +43,60 @@ def on_every_isa(monkeypatch):
 
 def pytest_configure():
     os.environ.pop("MUSICGEN_EXT_CPU", None)  # tests choose their paths themselves
+
+
+def tiny_model(encoding, *, seed=0, hidden_size=12, storage="float32", bias=None):
+    """A `ModelFile` of a small random network that fits `encoding`: nonsense, but music in form.
+
+    `bias` maps (slot, token) to what is added to that logit.
+    """
+    features, trunk = [], []
+    for i, slot in enumerate(encoding.slots):
+        kind = "token" if slot["hold"] is None else "sounding"
+        features.append({"name": f"{slot['name']}_1", "kind": kind, "slot": i, "lag": 1})
+        features.append({"name": f"{slot['name']}_now", "kind": "chosen", "slot": i})
+        trunk.append({"feature": f"{slot['name']}_1", "dim": 4})
+    if encoding.hold:  # the benchmark's models are told nothing
+        for name, size in encoding.given_sizes.items():
+            features.append({"name": name, "kind": "given", "size": size})
+            trunk.append({"feature": name, "dim": 2})
+    slots = [
+        {**slot, "head": {"hidden_size": 8, "inputs": [f"{s['name']}_now" for s in encoding.slots[:i]]}}
+        for i, slot in enumerate(encoding.slots)
+    ]
+    config = RecurrentConfig.from_dict(
+        {"cell": "lstm", "hidden_size": hidden_size, "num_layers": 1, "features": features, "trunk": trunk,
+         "slots": slots}
+    )  # fmt: skip
+    random = np.random.default_rng(seed)
+    tensors = {n: random.normal(0, 0.5, s).astype(np.float32) for n, s in config.tensor_shapes().items()}
+    if encoding.hold:  # mostly holds, and about eight bars
+        bias = {("flag", encodings.NO_FLAG): 5.0, ("flag", encodings.FERMATA): 2.0,
+                **{(v, 0): 5.0 for v in encodings.VOICES}, **(bias or {})}  # fmt: skip
+    for (slot, token), value in (bias or {}).items():
+        tensors[f"head.{slot}.output.bias"][token] += value
+    card = {"licence": "CC0", "data": "none: random weights", "metrics": {"valid_nll": 4.0}}
+    file = weights.ModelFile(None, "recurrent", config.to_dict(), encoding.to_dict(), card, tensors)
+    return weights.convert(file, storage)
+
+
+@pytest.fixture(scope="session")
+def make_model():
+    """`tiny_model`."""
+    return tiny_model
+
+
+@pytest.fixture(scope="session")
+def chorale_file(tmp_path_factory):
+    """Path of a tiny random model with the encoding of the chorales."""
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    weights.write(path, tiny_model(encodings.CHORALE))
+    return path
+
+
+@pytest.fixture(scope="session")
+def jsb16_file(tmp_path_factory):
+    """Path of a tiny random model with the encoding of the JSB benchmark."""
+    path = tmp_path_factory.mktemp("models") / "tiny16.safetensors"
+    weights.write(path, tiny_model(encodings.JSB16))
+    return path
