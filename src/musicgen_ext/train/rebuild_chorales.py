@@ -93,8 +93,8 @@ def rebuild_chorales(out: str | os.PathLike[str], *, progress: bool = False) -> 
 
 def _piece(music21: Any, path: Path) -> dict[str, Any]:
     score = music21.converter.parse(path)
-    # A part may also list the instruments that double it: "Soprano\rOboe 1,2".
-    names = [str(p.partName or "").split("\r")[0].split("\n")[0].strip() for p in score.parts]
+    # A part may also list the instruments that double it: "Soprano\rOboe 1,2" or "Bass Continuo".
+    names = [" ".join(str(p.partName or "").split()).split(" ")[0] for p in score.parts]
     if all(name in names for name in VOICE_NAMES):
         voices = [score.parts[names.index(name)] for name in VOICE_NAMES]
     elif len(score.parts) == 4:

@@ -47,6 +47,7 @@ def voices(
     limit: int = 32,
     token_dim: int = 48,
     lag_dim: int = 16,
+    match_dim: int = 24,
     small_dim: int = 16,
     clocks: Sequence[int] = (16, 64),
     head_clock: str | None = "clock_16",
@@ -109,7 +110,7 @@ def voices(
     if match:
         for i in range(len(slots)):
             feature = {"name": f"{name[i]}_match", "kind": "match", "slot": i}
-            matched[i] = add(feature, 24 if i in pitched else 4)
+            matched[i] = add(feature, match_dim if i in pitched else 4)
         length = {"name": "match_length", "kind": "match_length", "buckets": list(MATCH_BUCKETS)}
         shared.append(add(length, small_dim))
 
@@ -124,7 +125,7 @@ def voices(
         for i in pitched:
             there = past(i, lag, lag_dim)
             if lag_differences:
-                difference(there, sounds[i], 16, 12)
+                difference(there, sounds[i], 16, lag_dim)
     for n, i in enumerate(pitched):
         for j in pitched[:n]:
             difference(sounds[j], sounds[i], limit, small_dim)
