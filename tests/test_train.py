@@ -754,6 +754,23 @@ def test_mistakes_in_toml_are_named(generator, tmp_path, change, says):
     assert "x.toml" in str(error.value)
 
 
+def test_language_model_from_a_folder_of_tokens(generator, tmp_path):
+    for i in range(12):
+        np.save(tmp_path / f"{i:02}.npy", generator.integers(0, 5, 30))
+    corpus = data.tokens(tmp_path, vocab_size=5)
+    assert (len(corpus.train), len(corpus.valid)) == (11, 1)
+    assert len(data.tokens(tmp_path, vocab_size=5, valid_share=0.5).valid) == 6
+    assert len(data.tokens(tmp_path, vocab_size=5, valid_share=0.01).valid) == 1
+    config = RecurrentConfig.language_model("gru", vocab_size=5, embedding_size=4, hidden_size=6, num_layers=1)
+    result = train.fit(config, corpus, tmp_path / "run", options=QUICK)
+    assert RecurrentConfig.from_dict(weights.read(result.path).config) == config
+    with pytest.raises(ValueError, match=r"00.npy: expected ids in 0..3, got"):
+        data.tokens(tmp_path, vocab_size=4)
+    np.save(tmp_path / "00.npy", generator.random(5))
+    with pytest.raises(ValueError, match=r"00.npy: expected integers of shape \(n_tokens,\), got float64"):
+        data.tokens(tmp_path, vocab_size=5)
+
+
 @pytest.mark.parametrize("name", ["jsb16", "chorale", "language_model"])
 def test_shipped_configurations_are_valid(name):
     import tomllib

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from musicgen_ext.architectures import RecurrentConfig
 from musicgen_ext.encodings import CHORALE, JSB16, SLOT_ORDER, VoiceGrid
+from musicgen_ext.files import shown
 from musicgen_ext.train.features import longest_matches, recurrent_features
 
 Ints = npt.NDArray[np.int32]
@@ -253,6 +254,33 @@ def _check_hash(name: str, expected: str) -> None:
         got = hashlib.file_digest(f, "sha256").hexdigest()
     if got != expected:
         raise ValueError(f"{name}: expected the file with SHA-256 {expected}, got {got}")
+
+
+def tokens(path: str | os.PathLike[str], *, vocab_size: int, valid_share: float = 0.1) -> Corpus:
+    """A folder of ``.npy`` files, one integer array (n_tokens,) each: pieces for an ordinary language model.
+
+    Sorted by name, every so many-th piece is for validation, so that `valid_share` of them are.
+
+    Raises
+    ------
+    ValueError
+        There are fewer than two files, or one is not such an array with ids in 0..vocab_size - 1; the message names it.
+    """
+    names = sorted(name for name in os.listdir(path) if name.endswith(".npy"))
+    if len(names) < 2 or not 0 < valid_share < 1:
+        got = f"{len(names)} and {valid_share}"
+        raise ValueError(f"{shown(path)}: expected at least 2 .npy files and a valid_share in (0, 1), got {got}")
+    splits: tuple[list[Piece], list[Piece]] = ([], [])
+    for i, name in enumerate(names):
+        array = np.load(os.path.join(path, name), allow_pickle=False)
+        if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer) or not len(array):
+            raise ValueError(f"{shown(name)}: expected integers of shape (n_tokens,), got {array.dtype} {array.shape}")
+        if array.min() < 0 or array.max() >= vocab_size:
+            raise ValueError(f"{shown(name)}: expected ids in 0..{vocab_size - 1}, got {array.min()}..{array.max()}")
+        # Piece i is for validation when another whole piece is due: at least one, never all.
+        due = int((i + 1) * valid_share) > int(i * valid_share) if valid_share * len(names) >= 1 else i == 0
+        splits[due].append(Piece(name, array.astype(np.int32)[:, None]))
+    return Corpus(encoding={"name": "tokens", "vocab_size": vocab_size}, train=splits[0], valid=splits[1])
 
 
 # -- chorales with onsets ----------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from musicgen_ext.train.recipes import model_config
 DATASETS: Mapping[str, Callable[..., data.Corpus]] = {
     "jsb16": data.jsb16,
     "chorales": data.chorales,
+    "tokens": data.tokens,
 }
 
 
