@@ -35,21 +35,10 @@ FLOORS = {
     "__init__": 6,
     "__main__": 7,
 }
-# Only inside functions: the command line fetches the workshop when `train` asks for it, and `score.synthesize()` the
-# room above that introduces midi to audio.
-LAZILY_ANYWHERE = {"cli": {"train", "evaluate"}, "model": {"train"}, "midi": {"render"}}
-HEAVY = {
-    "torch",
-    "librosa",
-    "pretty_midi",
-    "matplotlib",
-    "soundfile",
-    "scipy",
-    "music21",
-    "mido",
-    "tensorboard",
-    "tqdm",
-}
+# Only inside functions: the command line fetches the workshop when `train` asks for it, and the method
+# Score.synthesize fetches the room that introduces scores to audio.
+LAZILY_ANYWHERE = {"cli": {"train", "evaluate"}, "midi": {"render"}}
+HEAVY = {"torch", "librosa", "pretty_midi", "matplotlib", "soundfile", "soxr", "scipy", "music21", "mido", "tqdm"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 SOURCES = sorted([*CPP.rglob("*.h"), *CPP.rglob("*.cpp"), *CPP.rglob("*.inl"), *CPP.rglob("*.cu*")])
@@ -202,6 +191,19 @@ def test_the_version_is_written_once():
     assert musicgen_ext.__version__ == version.group(1)
     for path in [*MODULES, *SOURCES, ROOT / "CMakeLists.txt"]:
         assert f'"{version.group(1)}"' not in path.read_text(encoding="utf-8"), path.name
+
+
+PUBLIC = {
+    "music": ["Audio", "Model", "Score", "build_info", "load", "models", "read_midi", "sample"],
+    "errors": ["CheckpointError", "DeviceError", "MidiError", "MusicgenExtError", "WeightsError"],
+}
+
+
+@pytest.mark.parametrize("name", [*PUBLIC["music"], *PUBLIC["errors"]])
+def test_public_name(name):
+    assert hasattr(musicgen_ext, name)
+    assert name in musicgen_ext.__all__
+    assert getattr(musicgen_ext, name).__doc__
 
 
 def test_all_is_sorted_and_true():
