@@ -404,7 +404,7 @@ def test_conditions_are_listed(tiny: mg.Model, jsb16_file: Path) -> None:
 @pytest.mark.parametrize(
     ("condition", "words"),
     [
-        ({"mood": "sad"}, r"condition: expected names out of \['meter', 'pickup', 'mode', 'key', 'soprano'\], got 'mood'"),
+        ({"mood": "sad"}, r"condition: expected names out of \['meter', 'pickup', .*'soprano'\], got 'mood'"),
         ({"mode": "dorian"}, r"condition\['mode'\]: expected one of \['major', 'minor'\], got 'dorian'"),
         ({"mode": 1}, r"condition\['mode'\]"),
         ({"meter": "5/4"}, r"condition\['meter'\]: expected one of \['4/4', '3/4'\], got '5/4'"),

@@ -63,16 +63,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _say("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has enough. What is still buffered must not raise again when Python exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output has enough
+        _let_go_of_stdout()
         return DONE
     except Exception as error:
         if debug:
             raise
+        _let_go_of_stdout()
         message, code = _explained(error)
         _say(f"error: {message}")
         return code
+
+
+def _let_go_of_stdout() -> None:
+    """What is still buffered and cannot be written must not raise again when Python exits."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explained(error: Exception) -> tuple[str, int]:

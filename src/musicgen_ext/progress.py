@@ -52,9 +52,10 @@ class Progress:
 
     def _columns(self) -> int:
         try:
-            return max(os.get_terminal_size(self._stream.fileno()).columns, 20)
+            columns = os.get_terminal_size(self._stream.fileno()).columns
         except (OSError, ValueError):  # a terminal that is not one of the system's
-            return 80
+            columns = 0
+        return columns or 80  # some terminals say 0
 
     def close(self) -> None:
         """Wipe the bar away: what remains on the terminal is the result."""

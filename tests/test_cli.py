@@ -1,0 +1,424 @@
+"""The command line: what it writes, what it says, and the code it leaves with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import musicgen_ext as mg
+from musicgen_ext import cli
+from musicgen_ext.encodings import TICKS_PER_STEP, read_voices
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
+
+
+class Run:
+    """`musicgen-ext` in this process: returns (exit code, standard output, standard error)."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
+        self.capfd = capfd
+
+    def __call__(self, *arguments: Any) -> tuple[int, str, str]:
+        try:
+            code = cli.main([os.fspath(a) if isinstance(a, os.PathLike) else str(a) for a in arguments])
+        except SystemExit as exit:
+            code = int(exit.code or 0)
+        out, err = self.capfd.readouterr()
+        return code, out, err
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    return Run(capfd)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def command(*arguments: Any, **options: Any) -> Any:
+    """`musicgen-ext` in a process of its own, with this very package, wherever the test has gone."""
+    above = str(Path(mg.__file__).parents[1])
+    environment = options.pop("env", os.environ)
+    path = os.pathsep.join([above, *filter(None, [environment.get("PYTHONPATH")])])
+    options = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        **options,
+        "env": {**environment, "PYTHONPATH": path},
+    }
+    return subprocess.Popen([sys.executable, "-m", "musicgen_ext", *arguments], **options)
+
+
+def one_error(result: tuple[int, str, str], code: int, *words: str) -> None:
+    assert result[0] == code, result
+    assert result[1] == ""
+    lines = result[2].splitlines()
+    assert lines[-1].startswith("error: ")
+    assert "Traceback" not in result[2]
+    for word in words:
+        assert word in lines[-1]
+    assert len(lines) == 1 or code == 2  # wrong usage shows how it is used
+
+
+# -- sample --------------------------------------------------------------------------------------------------------
+
+
+def test_sample_writes_what_sample_returns(run: Run, here: Path, chorale_file: Path) -> None:
+    code, out, err = run("sample", chorale_file, "-o", "a.mid", "--seed", 7, "--length", "4 bars", "-c", "mode=minor")
+    assert (code, err) == (0, "")
+    piece = mg.sample(chorale_file, seed=7, length="4 bars", condition={"mode": "minor"})
+    assert mg.read_midi("a.mid", strict=True) == piece
+    assert out == f"a.mid: {len(piece.notes)} notes, {piece.end_time:.1f} s, seed 7\n"
+    assert os.listdir() == ["a.mid"]
+
+
+def test_sample_passes_every_option_on(run: Run, here: Path, chorale_file: Path) -> None:
+    code, _, err = run(
+        "sample", chorale_file, "--output=b.midi", "--seed=9", "--temperature", 0.8, "--top-k", 5, "--top-p", 0.9,
+        "-c", "meter=3/4", "-c", "pickup=1", "--condition", "key=D major", "--length", "12 beats", "--device", "cpu",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    condition = {"meter": "3/4", "pickup": 1.0, "key": "D major"}
+    expected = mg.sample(
+        chorale_file, seed=9, temperature=0.8, top_k=5, top_p=0.9, length="12 beats", condition=condition
+    )
+    assert mg.read_midi("b.midi") == expected
+
+
+def test_sample_wav(run: Run, here: Path, chorale_file: Path) -> None:
+    code, out, _ = run("sample", chorale_file, "-o", "a.mid", "-o", "a.wav", "--sr", 8000, "--length", "2 beats")
+    assert code == 0
+    assert out.startswith("a.mid, a.wav: ")
+    assert Path("a.wav").read_bytes()[:4] == b"RIFF"
+    assert Path("a.mid").read_bytes()[:4] == b"MThd"
+
+
+def test_sample_plot(run: Run, here: Path, chorale_file: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert run("sample", chorale_file, "-o", "a.mid", "--plot", "a.png", "--length", "2 bars")[0] == 0
+    assert Path("a.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_sample_several(run: Run, here: Path, chorale_file: Path) -> None:
+    code, out, err = run("sample", chorale_file, "-n", 3, "-o", "x-{i}.mid", "--seed", 1)
+    assert (code, err) == (0, "")
+    pieces = mg.sample(chorale_file, num_samples=3, seed=1)
+    assert [mg.read_midi(f"x-{i}.mid") for i in range(3)] == pieces
+    assert [line.split(":")[0] for line in out.splitlines()] == ["x-0.mid", "x-1.mid", "x-2.mid"]
+
+
+def test_sample_names_its_own_output(run: Run, here: Path, chorale_file: Path) -> None:
+    shutil.copy(chorale_file, "mine.safetensors")
+    assert run("sample", "mine.safetensors", "--length", "1 bar")[0] == 0
+    assert run("sample", "mine.safetensors", "--length", "1 bar", "-n", 2)[0] == 0
+    assert sorted(os.listdir()) == ["mine-0.mid", "mine-1.mid", "mine.mid", "mine.safetensors"]
+
+
+def test_sample_continues_and_harmonises(run: Run, here: Path, chorale_file: Path) -> None:
+    run("sample", chorale_file, "-o", "a.mid", "--length", "4 bars", "--seed", 2)
+    assert run("sample", chorale_file, "-o", "b.mid", "--prompt", "a.mid", "--length", "9 bars")[0] == 0
+    assert run("sample", chorale_file, "-o", "c.mid", "--soprano", "a.mid")[0] == 0
+    first, longer, same_tune = (mg.read_midi(f"{n}.mid") for n in "abc")
+    end = int((first.notes["start"] + first.notes["duration"]).max()) // TICKS_PER_STEP
+    np.testing.assert_array_equal(read_voices(longer).pitch[:end], read_voices(first).pitch)
+    top = [s.notes[s.notes["track"] == 0][["start", "duration", "pitch"]].tolist() for s in (first, same_tune)]
+    begin = top[0][0][0]
+    assert [(s - begin, d, p) for s, d, p in top[0]] == [(s - top[1][0][0], d, p) for s, d, p in top[1]]
+
+
+def test_sample_to_standard_output(here: Path, chorale_file: Path) -> None:
+    done = command("sample", chorale_file, "-o", "-", "--seed", "3", "--length", "2 bars")
+    out, err = done.communicate(timeout=60)
+    assert done.returncode == 0
+    assert mg.read_midi(out) == mg.sample(chorale_file, seed=3, length="2 bars")
+    assert err.decode().startswith("standard output: ")
+    assert os.listdir() == []
+
+
+def test_what_changed_in_a_prompt_is_said(run: Run, here: Path, chorale_file: Path) -> None:
+    mg.Score([(i * 480 + 7 * (i == 1), 480, p, 80, v) for i in range(8) for v, p in enumerate((72, 64, 57, 48))]).save(
+        "p.mid"
+    )
+    code, _, err = run("sample", chorale_file, "-o", "a.mid", "--prompt", "p.mid", "--length", "4 bars")
+    assert code == 0
+    assert err.startswith("warning: prompt: 4 of 32 notes do not begin on a sixteenth")
+
+
+# -- R47 -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["COMMAND"]),
+        (["compose"], ["compose"]),
+        (["sample", "--quickly"], ["--quickly"]),
+        (["sample", "--temp", "1"], ["--temp"]),
+        (["sample", "--seed", "x"], ["--seed", "'x'"]),
+        (["sample", "--seed", "1.5"], ["--seed", "'1.5'"]),
+        (["sample", "--temperature", "hot"], ["--temperature"]),
+        (["sample", "-o"], ["-o"]),
+        (["sample", "MODEL", "-o", "x.mp3"], ["x.mp3", ".mid, .midi, .wav"]),
+        (["sample", "MODEL", "-o", "x"], ["x", ".mid"]),
+        (["sample", "MODEL", "-o", "x.mid", "--plot", "x.bmp"], ["x.bmp", ".png"]),
+        (["sample", "MODEL", "-o", "x.mid", "-n", "3"], ["x.mid", "{i}"]),
+        (["sample", "MODEL", "-o", "-", "-n", "3"], ["-n"]),
+        (["sample", "MODEL", "-o", "x.mid", "-c", "minor"], ["NAME=VALUE", "'minor'"]),
+        (["sample", "MODEL", "-o", "x.mid", "-c", "pickup=some"], ["pickup", "'some'"]),
+        (["sample", "MODEL", "-o", "x.mid", "-c", "mode=dorian"], ["condition['mode']", "'dorian'"]),
+        (["sample", "MODEL", "-o", "x.mid", "-c", "mood=sad"], ["condition", "'mood'"]),
+        (["sample", "MODEL", "-o", "x.mid", "--temperature", "nan"], ["temperature", "nan"]),
+        (["sample", "MODEL", "-o", "x.mid", "--temperature=-1"], ["temperature", "-1"]),
+        (["sample", "MODEL", "-o", "x.mid", "--top-p", "2"], ["top_p"]),
+        (["sample", "MODEL", "-o", "x.mid", "--top-k", "0"], ["top_k"]),
+        (["sample", "MODEL", "-o", "x.mid", "--seed", "-1"], ["seed"]),
+        (["sample", "MODEL", "-o", "x.mid", "--length", "16 barn"], ["length", "bars, beats, s, steps"]),
+        (["sample", "MODEL", "-o", "x-{i}.mid", "-n", "0"], ["num_samples"]),
+        (["sample", "MODEL", "-o", "x.mid", "--device", "tpu"], ["device"]),
+        (["evaluate"], ["required"]),
+        (["evaluate", "jsb16"], ["--data"]),
+        (["train"], ["CONFIG.toml"]),
+    ],
+)
+def test_R47_usage(run: Run, here: Path, chorale_file: Path, arguments: list[str], words: list[str]) -> None:
+    one_error(run(*(str(chorale_file) if a == "MODEL" else a for a in arguments)), 2, *words)
+    assert os.listdir() == []
+
+
+def test_R47_input_that_is_missing_or_something_else(run: Run, here: Path, chorale_file: Path) -> None:
+    Path("noise.mid").write_bytes(os.urandom(1000))
+    Path("noise.safetensors").write_bytes(os.urandom(1000))
+    Path("folder.mid").mkdir()
+    before = sorted(os.listdir())
+    one_error(run("sample", "none", "-o", "x.mid"), 1, "none: ", "expected a model file or the name of a bundled model")
+    one_error(run("sample", "noise.safetensors", "-o", "x.mid"), 1, "noise.safetensors: ")
+    one_error(run("sample", chorale_file, "-o", "x.mid", "--prompt", "none.mid"), 1, "none.mid: No such file")
+    one_error(run("sample", chorale_file, "-o", "x.mid", "--prompt", "noise.mid"), 1, "noise.mid: ")
+    one_error(run("sample", chorale_file, "-o", "x.mid", "--soprano", "folder.mid"), 1, "folder.mid: Is a directory")
+    one_error(run("sample", chorale_file, "-o", "no/x.mid"), 1, "no/x.mid: No such file or directory")
+    one_error(run("info", "none.mid"), 1, "none.mid: No such file")
+    one_error(run("info", "noise.mid"), 1, "noise.mid: ")
+    one_error(run("evaluate", "jsb16", "--data", "none.npz"), 1, "none.npz: No such file")
+    one_error(run("sample", chorale_file, "--device", "cuda", "-o", "x.mid"), 2, "this build has no CUDA")
+    assert sorted(os.listdir()) == before
+
+
+def test_R47_nothing_is_overwritten_without_force(run: Run, here: Path, chorale_file: Path) -> None:
+    Path("a.mid").write_bytes(b"precious")
+    Path("b-1.mid").write_bytes(b"precious")
+    one_error(run("sample", chorale_file, "-o", "a.mid"), 1, "a.mid: exists already; --force overwrites it")
+    one_error(run("sample", chorale_file, "-o", "c.mid", "-o", "a.mid"), 1, "a.mid: exists already")
+    one_error(run("sample", chorale_file, "-o", "b-{i}.mid", "-n", 2), 1, "b-1.mid: exists already")
+    assert sorted(os.listdir()) == ["a.mid", "b-1.mid"]
+    assert Path("a.mid").read_bytes() == b"precious"
+    assert run("sample", chorale_file, "-o", "a.mid", "--force", "--length", "1 bar")[0] == 0
+    assert Path("a.mid").read_bytes()[:4] == b"MThd"
+    Path("d.mid").mkdir()
+    one_error(run("sample", chorale_file, "-o", "d.mid"), 1, "d.mid: is a folder")
+    one_error(run("sample", chorale_file, "-o", "d.mid", "--force"), 1, "d.mid: Is a directory")
+
+
+def test_R47_one_bad_file_among_many(run: Run, here: Path, chorale_file: Path) -> None:
+    run("sample", chorale_file, "-n", 20, "-o", "x-{i}.mid", "--length", "4 bars", "--seed", 1)
+    Path("x-7.mid").write_bytes(b"MThd\0\0\0\6broken")
+    names = [f"x-{i}.mid" for i in range(20)]
+    code, out, err = run("evaluate", *names)
+    assert code == 1
+    assert "| pieces / steps / notes | 19 / " in out
+    lines = err.splitlines()
+    assert lines[0].startswith("error: x-7.mid: ")
+    assert lines[1:] == ["19 of 20 files read, 1 failed"]
+    names.remove("x-7.mid")
+    code, out, err = run("evaluate", "--json", *names)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["pieces"]["pieces"] == 19
+    code, out, err = run("evaluate", "x-7.mid")
+    assert (code, out) == (1, "")
+    assert err.splitlines()[1:] == ["0 of 1 files read, 1 failed"]
+
+
+@posix
+def test_R47_odd_file_names(here: Path, chorale_file: Path) -> None:
+    odd = [b"two words.mid", b"line\nbreak.mid", b"\xff\xfe.mid", "süß ♪.mid".encode(), b"-x.mid", b"\x1b[31m.mid"]
+    for name in odd:
+        wrote = command("sample", chorale_file, b"--output=" + name, "--length", "1 bars", "--seed", "1")
+        out, err = wrote.communicate(timeout=60)
+        assert wrote.returncode == 0, err
+        assert out.count(b"\n") == 1
+        assert b"\x1b" not in out
+        assert os.path.exists(name)
+        told = command("info", "--", name)
+        out, err = told.communicate(timeout=60)
+        assert told.returncode == 0, err
+        assert out.startswith(b"path: ")
+    again = command("sample", chorale_file, b"--output=line\nbreak.mid")
+    out, err = again.communicate(timeout=60)
+    assert again.returncode == 1
+    assert err == b"error: line\\nbreak.mid: exists already; --force overwrites it\n"
+    # The same where the terminal cannot show everything.
+    told = command("info", "--", odd[3], env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    out, err = told.communicate(timeout=60)
+    assert told.returncode == 0, err
+    assert out.isascii()
+
+
+@posix
+@pytest.mark.parametrize("arguments", [["info", "MODEL", "--json"], ["sample", "MODEL", "-o", "-"]])
+def test_R47_a_closed_pipe_is_no_error(arguments: list[str], chorale_file: Path) -> None:
+    child = command(*(str(chorale_file) if a == "MODEL" else a for a in arguments))
+    child.stdout.close()
+    err = child.stderr.read()
+    assert child.wait(60) == 0
+    assert b"rror" not in err
+    assert b"Traceback" not in err
+    child.stderr.close()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_R45_a_full_disk(here: Path, chorale_file: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        child = command("sample", chorale_file, "-o", "-", "--length", "1 bars", stdout=full)
+        err = child.communicate(timeout=60)[1]
+    assert child.returncode == 1
+    assert err.decode().splitlines()[-1] == "error: No space left on device"
+    os.symlink("/dev/full", "x.mid")
+    child = command("sample", chorale_file, "-o", "x.mid", "--length", "1 bars")
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, out) == (1, b"")
+    assert err == b"error: x.mid: No space left on device\n"
+
+
+@posix
+def test_R47_interrupted(here: Path, chorale_file: Path) -> None:
+    child = command("sample", chorale_file, "-n", "500000", "-o", "x-{i}.mid", "--length", "64 bars")
+    time.sleep(2.0)
+    assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    sent = time.monotonic()
+    out, err = child.communicate(timeout=30)
+    assert time.monotonic() - sent < 5
+    assert child.returncode == 130
+    assert (out, err) == (b"", b"interrupted\n")
+    assert os.listdir() == []
+
+
+@posix
+def test_R47_a_bar_on_a_terminal_and_nothing_in_a_pipe(here: Path, chorale_file: Path) -> None:
+    pty = pytest.importorskip("pty")
+    leader, follower = pty.openpty()
+    try:
+        arguments = ["sample", str(chorale_file), "-n", "130", "-o", "x-{i}.mid", "--length", "2 bars"]
+        child = command(*arguments, stderr=follower)
+        child.communicate(timeout=120)
+        assert child.returncode == 0
+        drawn = os.read(leader, 1 << 16)
+    finally:
+        os.close(leader)
+        os.close(follower)
+    assert b"sampling [" in drawn
+    assert b"/130" in drawn
+    assert drawn.endswith(b"\r\x1b[K")  # wiped away
+
+
+def test_debug_shows_the_traceback(run: Run, chorale_file: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        run("sample", chorale_file, "--prompt", "none.mid", "--debug", "-o", "x.mid")
+
+
+def test_a_fault_of_ours_is_one_line_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Any:
+        raise KeyError("surprise")
+
+    monkeypatch.setattr(cli.model, "models", broken)
+    one_error(run("models"), 1, "KeyError: 'surprise'", "--debug")
+
+
+# -- info, models, evaluate ----------------------------------------------------------------------------------------
+
+
+def test_info_build(run: Run) -> None:
+    code, out, err = run("info", "--build", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == mg.build_info()
+    assert f"version: {mg.__version__}" in run("info", "--build")[1].splitlines()
+    assert run("--version")[1] == f"musicgen-ext {mg.__version__}\n"
+
+
+def test_info_model(run: Run, chorale_file: Path) -> None:
+    code, out, _ = run("info", chorale_file, "--json")
+    assert code == 0
+    assert json.loads(out) == mg.load(chorale_file).info
+    text = run("info", chorale_file)[1]
+    assert "licence: CC0\n" in text
+    assert '  meter: ["4/4", "3/4"]\n' in text
+
+
+def test_info_score(run: Run, here: Path, chorale_file: Path) -> None:
+    run("sample", chorale_file, "-o", "a.mid", "--seed", 5, "--length", "2 bars")
+    code, out, _ = run("info", "a.mid", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert [t["name"] for t in found["tracks"]] == ["Soprano", "Alto", "Tenor", "Bass"]
+    assert found["provenance"]["seed"] == 5
+    shutil.copy("a.mid", "nameless")
+    assert "  seed: 5\n" in run("info", "nameless")[1]
+
+
+def test_models(run: Run, chorale_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(chorale_file, tmp_path / "small.safetensors")
+    monkeypatch.setattr(cli.model, "_BUNDLED", str(tmp_path))
+    code, out, _ = run("models")
+    assert code == 0
+    assert out.startswith("small: recurrent, ")
+    assert run("sample", "none", "-o", tmp_path / "x.mid")[2].endswith("name of a bundled model (small)\n")
+
+
+def test_evaluate_jsb16(
+    run: Run, here: Path, chorale_file: Path, jsb16_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from musicgen_ext import evaluate
+
+    random = np.random.default_rng(1)
+    pieces = {s: [random.integers(48, 70, (int(n), 4)).tolist() for n in (9, 16, 5)] for s in evaluate.JSB16_SPLITS}
+    Path("jsb16_separated.json").write_text(json.dumps(pieces))
+    one_error(run("evaluate", "jsb16", jsb16_file, "--data", "jsb16_separated.json"), 1, "SHA-256")
+    read = evaluate.load_jsb16
+    monkeypatch.setattr(evaluate, "load_jsb16", lambda path: read(path, allow_other=True))
+    code, out, err = run("evaluate", "jsb16", jsb16_file, "--data", "jsb16_separated.json", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)[str(jsb16_file)]["valid"]
+    loaded = mg.load(jsb16_file)
+    nats = [-loaded.log_prob(loaded.encoding.grid_to_tokens(p)).sum() for p in pieces["valid"]]
+    assert found["joint"] == pytest.approx(sum(nats) / (4 * 30))
+    assert found["tokens"] == 4 * 30
+    code, out, _ = run("evaluate", "jsb16", "--data", "jsb16_separated.json", "--split", "test")
+    assert code == 0
+    assert "| **first-order counting model** | test |" in out
+    one_error(run("evaluate", "jsb16", chorale_file, "--data", "jsb16_separated.json"), 1, "without holds")
+
+
+def test_train_without_torch(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in [n for n in sys.modules if n.startswith("musicgen_ext.train")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(mg, "train", raising=False)
+    one_error(run("train", "x.toml"), 1, 'pip install "musicgen-ext[train]"')
+
+
+def test_train_with_a_missing_config(run: Run, here: Path) -> None:
+    pytest.importorskip("torch")
+    one_error(run("train", "none.toml", "-o", "run"), 1, "none.toml: No such file")
+    assert os.listdir() == []
