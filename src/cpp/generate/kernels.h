@@ -19,9 +19,9 @@ constexpr int kLanes = 16;
 
 // A vector that meets a matrix: floats, or signed bytes (kByteBias added on paths that want them unsigned) whose values
 // are bytes times `scale`.
-struct Input {
-  const unsigned char* data = nullptr;
-  float scale = 1.0f;
+struct Input {  // no default values: kernels keep arrays of them, and would fill these for nothing
+  const unsigned char* data;
+  float scale;
 };
 
 // Rows in vectors of 16 lanes, vectors in tiles. Inside a tile the columns follow one another, each column (a pair for
@@ -78,10 +78,10 @@ struct Kernels {
   void (*to_bytes)(const float* values, unsigned char* bytes, int n, float up);
   // Unnormalised probabilities exp((logits - max) * inverse_temperature); n a multiple of 16. Returns the largest logit.
   float (*weights_of)(const float* logits, float* weights, int n, float inverse_temperature);
-  // Their sum.
-  double (*total)(const float* weights, int n);
-  // The index at which the running sum passes coin * total.
-  int (*pick)(const float* weights, int n, double coin);
+  // Their sums, sixteen by sixteen, and the sum of these.
+  double (*total)(const float* weights, float* sums, int n);
+  // The index at which the running sum passes `target`, which lies in [0, total).
+  int (*pick)(const float* weights, const float* sums, int n, double target);
   // The first index of the largest value.
   int (*largest)(const float* values, int n);
 };

@@ -35,23 +35,27 @@ inline V gated(V a, V b) {
   return div(sub(e, one), mul(add(one, exp_minus(a)), add(e, one)));
 }
 
-// acc[b][v] += rows (first + v) of a tile times x[b], for NV row vectors and NB inputs.
+// acc[b][v] += rows (first + v) of a tile times x[b], for NV row vectors and NB inputs. A matrix has at least sixteen
+// columns; loops that know it run without copies of their accumulators (GCC 12).
 template <Precision P, int NV, int NB>
 inline __attribute__((always_inline)) void accumulate(V (&acc)[NB][NV], const Matrix& m, const char* w, std::size_t stride,
                                                       int row, const Input* x) {
   const unsigned char* data[NB];
   for (int b = 0; b < NB; ++b) data[b] = x[b].data;
   if constexpr (P == Precision::float32) {
-    for (int k = 0; k < m.cols; ++k, w += stride) {
+    int k = 0;
+    do {
       V each[NB];
       for (int b = 0; b < NB; ++b) each[b] = set1(reinterpret_cast<const float*>(data[b])[k]);
       for (int v = 0; v < NV; ++v) {
         const V weight = load(reinterpret_cast<const float*>(w) + kLanes * v);
         for (int b = 0; b < NB; ++b) acc[b][v] = fma(weight, each[b], acc[b][v]);
       }
-    }
+      w += stride;
+    } while (++k < m.cols);
   } else if constexpr (P == Precision::bfloat16) {
-    for (int k = 0; k < m.cols; k += 2, w += stride) {
+    int k = 0;
+    do {
       V first[NB], second[NB];
       for (int b = 0; b < NB; ++b) {
         first[b] = set1(reinterpret_cast<const float*>(data[b])[k]);
@@ -60,21 +64,31 @@ inline __attribute__((always_inline)) void accumulate(V (&acc)[NB][NV], const Ma
       for (int v = 0; v < NV; ++v) {
         const Pair pair = load_pair(w + 64 * v);
         const V low = even(pair), high = odd(pair);
-        for (int b = 0; b < NB; ++b) acc[b][v] = fma(high, second[b], fma(low, first[b], acc[b][v]));
+        for (int b = 0; b < NB; ++b) {
+          if constexpr (NB == 1) {
+            add_product(acc[b][v], low, first[b]);
+            add_product(acc[b][v], high, second[b]);
+          } else {
+            acc[b][v] = fma(high, second[b], fma(low, first[b], acc[b][v]));
+          }
+        }
       }
-    }
+      w += stride;
+    } while ((k += 2) < m.cols);
   } else {
     Sums sums[NB][NV];
     for (int b = 0; b < NB; ++b)
       for (int v = 0; v < NV; ++v) sums[b][v] = sums_from(m.minus_bias + row + kLanes * v);
-    for (int k = 0; k < m.cols; k += 4, w += stride) {
+    int k = 0;
+    do {
       Four each[NB];
       for (int b = 0; b < NB; ++b) each[b] = four(data[b] + k);
       for (int v = 0; v < NV; ++v) {
         const Bytes weight = load_bytes(w + 64 * v);
-        for (int b = 0; b < NB; ++b) sums[b][v] = dot(sums[b][v], weight, each[b]);
+        for (int b = 0; b < NB; ++b) add_dot(sums[b][v], weight, each[b]);
       }
-    }
+      w += stride;
+    } while ((k += 4) < m.cols);
     for (int b = 0; b < NB; ++b)
       for (int v = 0; v < NV; ++v)
         acc[b][v] = fma(to_float(sums[b][v]), mul(load(m.scale + row + kLanes * v), set1(x[b].scale)), acc[b][v]);
@@ -356,31 +370,31 @@ float weights_of(const float* logits, float* weights, int n, float inverse_tempe
   return largest;
 }
 
-double total(const float* weights, int n) {
+double total(const float* weights, float* sums, int n) {
   double sum = 0.0;
-  for (int i = 0; i < n; i += kLanes) sum += static_cast<double>(sum_of(load(weights + i)));
+  for (int i = 0; i < n; i += kLanes) {
+    sums[i / kLanes] = sum_of(load(weights + i));
+    sum += static_cast<double>(sums[i / kLanes]);
+  }
   return sum;
 }
 
-int pick(const float* weights, int n, double coin) {
-  const double target = coin * total(weights, n);
+int pick(const float* weights, const float* sums, int n, double target) {
   double sum = 0.0;
-  int last = 0;
-  for (int i = 0; i < n; i += kLanes) {
-    const double with = sum + static_cast<double>(sum_of(load(weights + i)));
-    if (with > target) {
-      for (int j = i; j < i + kLanes; ++j) {
-        if (weights[j] > 0.0f) last = j;
-        sum += static_cast<double>(weights[j]);
-        if (sum > target) return j;
-      }
-      return last;  // the lanes one by one round to a hair less than their sum
-    }
+  int block = 0;
+  for (int last = n / kLanes - 1; block < last; ++block) {
+    const double with = sum + static_cast<double>(sums[block]);
+    if (with > target) break;
     sum = with;
   }
-  for (int j = 0; j < n; ++j)
-    if (weights[j] > 0.0f) last = j;
-  return last;
+  for (int j = kLanes * block; j < kLanes * (block + 1); ++j) {
+    sum += static_cast<double>(weights[j]);
+    if (sum > target) return j;
+  }
+  // The lanes one by one may round to a hair less than their sum: then it is the last token that has any weight.
+  for (int j = kLanes * (block + 1) - 1; j > 0; --j)
+    if (weights[j] > 0.0f) return j;
+  return 0;
 }
 
 int largest(const float* values, int n) {

@@ -81,7 +81,8 @@ inline __m256i dot_half(__m256i s, __m256i w, Four x) {
   const __m256i pairs = _mm256_maddubs_epi16(x.magnitude, _mm256_sign_epi8(w, x.x));
   return _mm256_add_epi32(s, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
-inline Sums dot(Sums s, Bytes w, Four x) { return {dot_half(s.lo, w.lo, x), dot_half(s.hi, w.hi, x)}; }
+inline void add_dot(Sums& s, Bytes w, Four x) { s = {dot_half(s.lo, w.lo, x), dot_half(s.hi, w.hi, x)}; }
+inline void add_product(V& acc, V a, V b) { acc = fma(a, b, acc); }
 inline V to_float(Sums s) { return {_mm256_cvtepi32_ps(s.lo), _mm256_cvtepi32_ps(s.hi)}; }
 inline void store_bytes(unsigned char* p, V scaled) {
   const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(scaled.lo), _mm256_cvtps_epi32(scaled.hi));

@@ -50,7 +50,22 @@ inline Four four(const unsigned char* x) {
   return {_mm512_set1_epi32(bits)};
 }
 inline Sums sums_from(const int* minus_bias) { return {_mm512_loadu_si512(minus_bias)}; }
-inline Sums dot(Sums s, Bytes w, Four x) { return {_mm512_dpbusd_epi32(s.v, x.v, w.v)}; }
+// GCC 12 copies every accumulator to another register and back around these instructions when it is given the
+// intrinsics: 16 moves for 8 products in the inner loop. The instruction by name leaves it no choice.
+inline void add_dot(Sums& s, Bytes w, Four x) {
+#if defined(__GNUC__)
+  __asm__("vpdpbusd %1, %2, %0" : "+v"(s.v) : "vm"(w.v), "v"(x.v));
+#else
+  s.v = _mm512_dpbusd_epi32(s.v, x.v, w.v);
+#endif
+}
+inline void add_product(V& acc, V a, V b) {
+#if defined(__GNUC__)
+  __asm__("vfmadd231ps %1, %2, %0" : "+v"(acc.v) : "v"(a.v), "v"(b.v));
+#else
+  acc.v = _mm512_fmadd_ps(a.v, b.v, acc.v);
+#endif
+}
 inline V to_float(Sums s) { return {_mm512_cvtepi32_ps(s.v)}; }
 inline void store_bytes(unsigned char* p, V scaled) {
   const __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32(scaled.v), _mm512_set1_epi32(kByteBias));

@@ -246,10 +246,10 @@ inline Four four(const unsigned char* x) {
   return {q_set1_int(bits)};
 }
 inline Sums sums_from(const int*) { return {{q_zero_int(), q_zero_int(), q_zero_int(), q_zero_int()}}; }
-inline Sums dot(Sums s, Bytes w, Four x) {
+inline void add_dot(Sums& s, Bytes w, Four x) {
   for (int i = 0; i < 4; ++i) s.q[i] = q_dot(s.q[i], w.q[i], x.x);
-  return s;
 }
+inline void add_product(V& acc, V a, V b) { acc = fma(a, b, acc); }
 inline V to_float(Sums s) { return {{q_from_int(s.q[0]), q_from_int(s.q[1]), q_from_int(s.q[2]), q_from_int(s.q[3])}}; }
 inline void store_bytes(unsigned char* p, V scaled) {
   float lanes[16];

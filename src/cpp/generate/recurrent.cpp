@@ -24,6 +24,14 @@ int padded(int n) { return static_cast<int>(round_up(static_cast<std::size_t>(n)
 
 std::size_t to_size(std::int64_t n) { return static_cast<std::size_t>(n); }
 
+inline void prefetch(const void* p) {
+#if defined(__GNUC__)
+  __builtin_prefetch(p);
+#else
+  (void)p;
+#endif
+}
+
 const Tensor& tensor_of(const Tensors& tensors, const std::string& name) {
   const auto found = tensors.find(name);
   if (found == tensors.end()) throw std::invalid_argument("tensor " + name + ": expected, got none");
@@ -699,7 +707,11 @@ class Worker {
     const auto& tables = model_.trunk();
     const std::size_t rows = to_size(model_.gate_rows());
     s.start_row = tables.empty() ? model_.base() : tables[0].row(s.ids[to_size(spec_.trunk[0])]);
-    if (tables.size() <= 1 && spec_.vector_size == 0) return;
+    if (tables.size() <= 1 && spec_.vector_size == 0) {
+      // Which row is only known now; every tile's sums start from it.
+      for (std::size_t i = 0; i < rows; i += kLine / sizeof(float)) prefetch(s.start_row + i);
+      return;
+    }
     std::copy(s.start_row, s.start_row + rows, s.start);
     for (std::size_t i = 1; i < tables.size(); ++i) add(s.start, tables[i].row(s.ids[to_size(spec_.trunk[i])]), rows);
     if (spec_.vector_size > 0) add(s.start, s.vector, rows);

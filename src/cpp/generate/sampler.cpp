@@ -15,6 +15,7 @@ Sampler::Sampler(const SamplerOptions& options, int most_tokens)
           static_cast<float>(std::min(1.0 / std::max(options.temperature, 1e-300),
                                       static_cast<double>(std::numeric_limits<float>::max())))),
       weights_(round_up(static_cast<std::size_t>(most_tokens), kLanes)),
+      sums_(weights_.size() / kLanes),
       order_(static_cast<std::size_t>(most_tokens)) {}
 
 int Sampler::draw(const Kernels& kernels, const float* logits, int n, double coin) {
@@ -27,7 +28,8 @@ int Sampler::draw(const Kernels& kernels, const float* logits, int n, double coi
   const float top = kernels.weights_of(logits, weights_.data(), padded, inverse_temperature_);
   if (top == -std::numeric_limits<float>::infinity()) return -1;
   if ((options_.top_k > 0 && options_.top_k < n) || options_.top_p < 1.0) filter(kernels, logits, n);
-  return kernels.pick(weights_.data(), padded, coin);
+  const double total = kernels.total(weights_.data(), sums_.data(), padded);
+  return kernels.pick(weights_.data(), sums_.data(), padded, coin * total);
 }
 
 void Sampler::filter(const Kernels& kernels, const float* logits, int n) {
@@ -44,7 +46,7 @@ void Sampler::filter(const Kernels& kernels, const float* logits, int n) {
   if (options_.top_p < 1.0) {
     std::sort(begin, begin + kept, before);
     const int padded = static_cast<int>(round_up(static_cast<std::size_t>(n), kLanes));
-    const double enough = options_.top_p * kernels.total(weights_.data(), padded);
+    const double enough = options_.top_p * kernels.total(weights_.data(), sums_.data(), padded);
     double sum = 0.0;
     int i = 0;
     while (i < kept && sum < enough) sum += static_cast<double>(weights_[static_cast<std::size_t>(order_[static_cast<std::size_t>(i++)])]);
@@ -55,7 +57,7 @@ void Sampler::filter(const Kernels& kernels, const float* logits, int n) {
 double Sampler::log_normaliser(const Kernels& kernels, const float* logits, int n) {
   const int padded = static_cast<int>(round_up(static_cast<std::size_t>(n), kLanes));
   const float top = kernels.weights_of(logits, weights_.data(), padded, 1.0f);
-  return static_cast<double>(top) + std::log(kernels.total(weights_.data(), padded));
+  return static_cast<double>(top) + std::log(kernels.total(weights_.data(), sums_.data(), padded));
 }
 
 }  // namespace musicgen::generate

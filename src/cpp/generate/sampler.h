@@ -31,7 +31,7 @@ class Sampler {
 
   SamplerOptions options_;
   float inverse_temperature_;
-  std::vector<float> weights_;
+  std::vector<float> weights_, sums_;
   std::vector<int> order_;
 };
 
