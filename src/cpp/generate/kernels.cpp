@@ -22,6 +22,14 @@ namespace musicgen::generate {
 
 namespace {
 
+inline void fetch_ahead(const void* p) {
+#if defined(__GNUC__)
+  __builtin_prefetch(p);
+#else
+  (void)p;
+#endif
+}
+
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 namespace baseline {

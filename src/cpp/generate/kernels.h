@@ -32,6 +32,7 @@ struct Matrix {
   int cols = 0;                      // padded to a multiple of 16
   std::vector<int> tiles;            // vectors in each tile
   const char* weights = nullptr;     // first tile; the next ones are `tile_pitch` bytes apart
+  bool far = false;                  // part of more weights than a second-level cache holds
   std::size_t tile_pitch = 0;        // of a full tile, whatever lies between included
   const float* scale = nullptr;      // int8: a weight is its byte times the scale of its row
   const int* minus_bias = nullptr;   // int8: -128 times the sum of the row's bytes

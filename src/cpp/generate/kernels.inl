@@ -36,8 +36,9 @@ inline V gated(V a, V b) {
 }
 
 // acc[b][v] += rows (first + v) of a tile times x[b], for NV row vectors and NB inputs. A matrix has at least sixteen
-// columns; loops that know it run without copies of their accumulators (GCC 12).
-template <Precision P, int NV, int NB>
+// columns; loops that know it run without copies of their accumulators (GCC 12). Far weights are asked for eight columns
+// ahead: configuration C in bfloat16 gains 12 % by it, while float32 and int8 lose as much as they gain.
+template <Precision P, int NV, int NB, bool Far>
 inline __attribute__((always_inline)) void accumulate(V (&acc)[NB][NV], const Matrix& m, const char* w, std::size_t stride,
                                                       int row, const Input* x) {
   const unsigned char* data[NB];
@@ -62,6 +63,7 @@ inline __attribute__((always_inline)) void accumulate(V (&acc)[NB][NV], const Ma
         second[b] = set1(reinterpret_cast<const float*>(data[b])[k + 1]);
       }
       for (int v = 0; v < NV; ++v) {
+        if constexpr (Far) fetch_ahead(w + 8 * stride + 64 * v);
         const Pair pair = load_pair(w + 64 * v);
         const V low = even(pair), high = odd(pair);
         for (int b = 0; b < NB; ++b) {
@@ -110,7 +112,13 @@ void block(const Term* terms, int n_terms, int tile, int vecs, int first, int ro
   for (int t = 0; t < n_terms; ++t) {
     const Matrix& m = *terms[t].matrix;
     const char* w = m.weights + static_cast<std::size_t>(tile) * m.tile_pitch + static_cast<std::size_t>(64) * first;
-    accumulate<P, NV, NB>(acc, m, w, static_cast<std::size_t>(64) * vecs, row, terms[t].x);
+    const std::size_t stride = static_cast<std::size_t>(64) * vecs;
+    constexpr bool kMayFetch = NB == 1 && P == Precision::bfloat16;
+    if (kMayFetch && m.far) {
+      accumulate<P, NV, NB, kMayFetch>(acc, m, w, stride, row, terms[t].x);
+    } else {
+      accumulate<P, NV, NB, false>(acc, m, w, stride, row, terms[t].x);
+    }
   }
   for (int b = 0; b < NB; ++b)
     for (int v = 0; v < NV; ++v) store(out[b] + kLanes * v, acc[b][v]);

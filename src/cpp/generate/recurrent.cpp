@@ -17,6 +17,7 @@ namespace {
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 constexpr std::size_t kLine = 64;
+constexpr std::size_t kSecondLevelCache = std::size_t{1} << 20;  // or more, on today's machines
 
 int gates_of(Cell cell) { return cell == Cell::lstm ? 4 : cell == Cell::gru ? 3 : 1; }
 
@@ -71,6 +72,7 @@ class RecurrentModel::Packer {
     lay_out();
     model_.arena_ = Arena(used_);
     writing_ = true;
+    far_ = used_ > kSecondLevelCache;
     used_ = 0;
     lay_out();
   }
@@ -206,6 +208,7 @@ class RecurrentModel::Packer {
       matrix->vecs = static_cast<int>(map.size()) / kLanes;
       matrix->cols = padded_cols;
       matrix->tiles = tiles;
+      matrix->far = far_;
       matrix->tile_pitch = matrices.size() * tile_bytes(precision, tiles.front(), padded_cols);
       if (precision == Precision::int8) {
         if (writing_ && tensor->bytes == nullptr)
@@ -333,7 +336,7 @@ class RecurrentModel::Packer {
   RecurrentModel& model_;
   const Tensors& tensors_;
   const Kernels& kernels_;
-  bool writing_ = false;
+  bool writing_ = false, far_ = false;
   std::size_t used_ = 0;
 };
 
