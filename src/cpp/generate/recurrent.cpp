@@ -228,8 +228,9 @@ class RecurrentModel::Packer {
     std::size_t first_row = 0;
     for (std::size_t tile = 0; tile < tiles.size(); ++tile) {
       for (const auto& [matrix, tensor] : matrices) {
-        // The last tile may be smaller, but keeps the place of a full one: tiles of a matrix are one pitch apart.
-        std::byte* out = take(tile_bytes(precision, tiles.front(), padded_cols));
+        // The last tile may be smaller, but keeps the place of a full one: tiles of a matrix are one pitch apart. It may
+        // also be larger, where a matrix stands alone.
+        std::byte* out = take(tile_bytes(precision, std::max(tiles.front(), tiles[tile]), padded_cols));
         if (tile == 0) matrix->weights = reinterpret_cast<const char*>(out);
         if (writing_) write_tile(out, *tensor, 0, cols, map.data() + first_row, tiles[tile], padded_cols, precision);
       }
