@@ -59,14 +59,15 @@ def rebuild_chorales(out: str | os.PathLike[str], *, progress: bool = False) -> 
     named = splits()
     duplicates = set(named.pop("duplicate"))
     split_of = {name: split for split, names in named.items() for name in names}
-    paths = {p.stem: p for p in sorted(corpus.iterdir()) if p.suffix in (".mxl", ".xml") and p.stem in split_of}
+    scores = (p for p in sorted(corpus.iterdir()) if p.suffix in (".mxl", ".xml"))
+    paths = {p.stem: p for p in scores if p.stem in split_of}
     missing = sorted(set(split_of) - set(paths))
     if missing:
         raise ValueError(
             f"music21 {music21.__version__}: expected 407 chorales, {len(missing)} are missing: {missing[:5]}"
         )
     columns: dict[str, list[Any]] = {k: [] for k in ("pitch", "onset", "fermata", "bar_pos", "sharps")}
-    names = sorted(paths)
+    names = list(paths)
     for i, name in enumerate(names):
         if progress:
             sys.stderr.write(f"\r{i + 1}/{len(names)} {name:<16}")
@@ -130,8 +131,7 @@ def _piece(music21: Any, path: Path) -> dict[str, Any]:
 def _positions(measures: Iterable[Any], length: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Sixteenth inside the bar; a pickup and the two halves of a bar that a repeat sign cuts count on rightly."""
     out = np.zeros(length, np.int64)
-    starts: list[tuple[int, int, int]] = []
-    at = None
+    at = None  # where the measure before ended, counted from the start of its bar
     measures = list(measures)
     ends = [_ticks(m.offset) // STEP for m in measures[1:]] + [length]
     for measure, stop in zip(measures, ends, strict=True):
@@ -140,15 +140,10 @@ def _positions(measures: Iterable[Any], length: int) -> np.ndarray[Any, np.dtype
         size = stop - start
         if at is None:
             first = max(0, bar - size)  # a short first measure is a pickup
-        elif size < bar and at < bar and at + size <= bar:
-            first = at % bar
         else:
-            first = 0
-        starts.append((start, first, size))
+            first = at % bar if at % bar + size <= bar else 0
+        out[start:stop] = (first + np.arange(size)) % bar
         at = first + size
-        at = 0 if at >= bar else at
-    for start, first, size in starts:
-        out[start : start + size] = first + np.arange(size)
     return out
 
 
