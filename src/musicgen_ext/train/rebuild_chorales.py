@@ -138,10 +138,8 @@ def _positions(measures: Iterable[Any], length: int) -> np.ndarray[Any, np.dtype
         start = _ticks(measure.offset) // STEP
         bar = _ticks(measure.barDuration.quarterLength) // STEP
         size = stop - start
-        if at is None:
-            first = max(0, bar - size)  # a short first measure is a pickup
-        else:
-            first = at % bar if at % bar + size <= bar else 0
+        begins = bar - size if at is None else at % bar  # a short first measure is a pickup
+        first = begins if 0 <= begins <= bar - size else 0
         out[start:stop] = (first + np.arange(size)) % bar
         at = first + size
     return out
