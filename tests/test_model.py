@@ -441,11 +441,74 @@ def test_conditions_reach_the_model(tiny: mg.Model, monkeypatch: pytest.MonkeyPa
     assert given["position"][0, :8].tolist() == [6, 7, 8, 9, 10, 11, 0, 1]
     assert piece.key_signatures[["sharps", "minor"]].tolist() == [(-5, 1)]
     assert piece.time_signatures[["time", "numerator", "denominator"]].tolist() == [(0, 3, 8), (720, 3, 4)]
-    tiny.sample(condition={"key": "f#"}, length="2 bars")
-    assert set(given["mode"].ravel()) == {0}
-    assert set(given["tonic"].ravel()) == {6}
-    tiny.sample(length="2 bars")
+    tiny.sample(prompt=four_voices())
+    assert set(given["mode"].ravel()) == {0}  # unknown: the model hears for itself
     assert set(given["tonic"].ravel()) == {12}
+
+
+def keys_of(pieces: list[Score]) -> list[tuple[int, int]]:
+    return [p.key_signatures[0][["sharps", "minor"]].item() for p in pieces]
+
+
+def test_a_key_is_drawn_where_it_is_free(make_model: Any) -> None:
+    encoding = encodings.VoiceGrid(keys=((2, "major", 3.0), (4, "minor", 1.0), (2, "minor", 1e-6)))
+    loaded = model.Model(make_model(encoding))
+    found = keys_of(loaded.sample(seed=1, num_samples=400, length="1 steps"))
+    assert set(found) == {(2, 0), (1, 1)}
+    assert abs(found.count((2, 0)) - 300) < 43  # as for the metre above
+    minor = loaded.sample(seed=1, num_samples=20, length="1 steps", condition={"mode": "minor"})
+    assert set(keys_of(minor)) == {(1, 1)}
+    e = loaded.sample(seed=1, num_samples=9, length="1 steps", condition={"key": "E"})
+    assert set(keys_of(e)) == {(1, 1)}
+    # No piece was in this one: then the mode is drawn as for any other.
+    f_sharp = loaded.sample(seed=1, num_samples=40, length="1 steps", condition={"key": "F#"})
+    assert set(keys_of(f_sharp)) == {(6, 0), (3, 1)}
+    assert loaded.sample(seed=1, length="1 steps") == loaded.sample(seed=1, num_samples=3, length="1 steps")[0]
+
+
+@pytest.mark.parametrize(
+    ("condition", "key"),
+    [
+        ({}, None),
+        ({"mode": "minor"}, (0, 1)),
+        ({"mode": "major"}, (0, 0)),
+        ({"key": "A"}, (0, 1)),
+        ({"key": "Ab"}, (-4, 0)),
+    ],
+)
+def test_half_a_key_of_a_prompt_is_completed_by_ear(tiny: mg.Model, condition: Any, key: Any) -> None:
+    scale = [9, 11, 0, 2, 4, 5, 7, 9, 9, 0, 4, 9]  # a minor, or C major
+    prompt = Score([(i * 480, 480, 48 + pc + 12 * v, 80, 3 - v) for i, pc in enumerate(scale) for v in range(2)])
+    piece = tiny.sample(prompt=prompt, condition=condition, seed=1)
+    assert keys_of([piece]) == [key] if key else not len(piece.key_signatures)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "frame"),
+    [
+        ({"length": "4 bars", "condition": {"meter": "4/4", "pickup": 1}}, 60),
+        ({"length": "4 bars", "condition": {"meter": "4/4", "pickup": 0}}, 56),
+        ({"length": "4 bars", "condition": {"meter": "3/4", "pickup": 1}}, 40),
+        ({"length": "4 bars", "condition": {"meter": "3/4", "pickup": 0}}, 36),
+        ({"length": "67 steps", "condition": {"meter": "4/4", "pickup": 0}}, 56),
+        ({"length": "5 bars", "prompt": four_voices(3)}, 72),
+        ({"length": "6 steps", "condition": {"meter": "4/4", "pickup": 0}}, None),
+        ({"length": "51 steps", "prompt": four_voices(3)}, None),
+    ],
+)
+def test_a_piece_of_given_length_ends_on_a_held_chord(make_model: Any, arguments: Any, frame: int | None) -> None:
+    # Left alone, this model strikes a chord in every sixteenth and never writes a fermata.
+    busy = {("flag", 1): -1e9, **{(v, token): -1e9 for v in VOICES for token in (0, 1)}}
+    piece = model.Model(make_model(CHORALE, bias=busy)).sample(seed=3, **arguments)
+    marks = [t.time for t in piece.texts if t.kind == "marker"]
+    end = steps_of(piece)
+    first = 0 if "prompt" not in arguments else 48
+    for voice in range(4):
+        notes = [c for c in columns(piece, voice) if c[1] >= first * STEP]
+        durations = {c[2] for c in notes[:-1]}
+        assert durations == {STEP}
+        assert notes[-1][1:3] == ((end - 1) * STEP, STEP) if frame is None else (frame * STEP, (end - frame) * STEP)
+    assert marks == ([] if frame is None else [frame * STEP])
 
 
 def test_pieces_begin_as_the_encoding_says(make_model: Any) -> None:
@@ -488,8 +551,9 @@ def test_a_soprano_is_told_ahead(tiny: mg.Model, monkeypatch: pytest.MonkeyPatch
     assert piece.provenance["condition"]["soprano"]["transposed"] == -12
     assert columns(piece, 0) == [(0, 0, 480, 93), (0, 480, 240, 91)]
     assert seen["n_frames"] == 7
-    assert seen["forced"][:, 1].tolist() == [47, 0, 0, 0, 45, 0, 0]
-    assert seen["forced"][:, 0].tolist() == [-1] * 6 + [encodings.END]
+    assert seen["forced"][0, :, 1].tolist() == [47, 0, 0, 0, 45, 0, 0]
+    assert seen["forced"][0, :, 0].tolist() == [-1] * 6 + [encodings.END]
+    assert (seen["forced"][0, :, 2:] == -1).all()
     assert seen["given"]["soprano_next"][0].tolist() == [45] * 4 + [48] * 3
     assert set(seen["given"]["tonic"].ravel()) == {7}
 

@@ -38,6 +38,13 @@ WAIT_BUCKETS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24)
 
 # What every voice does in the chorales a model is trained on, MIDI pitches, both included.
 CHORALE_RANGES = {"soprano": (57, 81), "alto": (53, 74), "tenor": (48, 69), "bass": (36, 64)}
+# The keys of the chorales in the training split (tonic: the last bass note), and how many pieces have each.
+CHORALE_KEYS = (
+    (7, "major", 36.0), (2, "major", 20.0), (5, "major", 18.0), (9, "major", 17.0), (10, "major", 15.0),
+    (0, "major", 10.0), (4, "major", 7.0), (3, "major", 6.0), (8, "major", 1.0), (11, "major", 1.0),
+    (7, "minor", 27.0), (4, "minor", 27.0), (2, "minor", 20.0), (9, "minor", 17.0), (11, "minor", 9.0),
+    (6, "minor", 6.0), (0, "minor", 5.0),
+)  # fmt: skip
 JSB16_RANGES = {"soprano": (60, 81), "alto": (52, 74), "tenor": (46, 69), "bass": (36, 66)}
 
 
@@ -164,6 +171,8 @@ class VoiceGrid:
         MIDI pitches that the model has heard from the voice: samples stay inside, prompts are transposed into them.
     starts : sequence of (meter, pickup in sixteenths, weight)
         How pieces begin; without a condition one of them is drawn.
+    keys : sequence of (tonic, mode, weight)
+        Likewise, the keys: tonic as a pitch class, "major" or "minor".
     tempo : float
         Quarters a minute of what is sampled.
     lowest_pitch, num_pitches, steps_per_quarter : int
@@ -172,6 +181,7 @@ class VoiceGrid:
     hold: bool = True
     ranges: Mapping[str, tuple[int, int]] = field(default_factory=lambda: dict(CHORALE_RANGES))
     starts: Sequence[tuple[str, int, float]] = (("4/4", 4, 0.66), ("4/4", 0, 0.23), ("3/4", 0, 0.07), ("3/4", 4, 0.04))
+    keys: Sequence[tuple[int, str, float]] = CHORALE_KEYS
     tempo: float = 80.0
     lowest_pitch: int = 36
     num_pitches: int = 46
@@ -186,6 +196,7 @@ class VoiceGrid:
             "hold": self.hold,
             "ranges": {voice: list(self.ranges[voice]) for voice in VOICES},
             "starts": [list(start) for start in self.starts],
+            "keys": [list(key) for key in self.keys],
             "tempo": self.tempo,
             "lowest_pitch": self.lowest_pitch,
             "num_pitches": self.num_pitches,
@@ -195,7 +206,9 @@ class VoiceGrid:
     @classmethod
     def from_dict(cls, encoding: Mapping[str, Any]) -> VoiceGrid:
         """Build from the JSON form; keys that are missing take their defaults, a mistake is a `WeightsError`."""
-        known = {"name", "hold", "ranges", "starts", "tempo", "lowest_pitch", "num_pitches", "steps_per_quarter"}
+        known = {
+            "name", "hold", "ranges", "starts", "keys", "tempo", "lowest_pitch", "num_pitches", "steps_per_quarter",
+        }  # fmt: skip
         if encoding.get("name") != "voice_grid":
             raise WeightsError(f"encoding.name: expected 'voice_grid', got {encoding.get('name')!r}")
         unknown = sorted(set(encoding) - known)
@@ -239,11 +252,36 @@ class VoiceGrid:
                     f"encoding.starts: expected [meter, pickup in sixteenths, weight > 0] with a meter out of "
                     f"{sorted(METERS)}, got {start!r}"
                 )
+        keys = encoding.get("keys", cls.keys)
+        if not isinstance(keys, list | tuple) or not 1 <= len(keys) <= 100:
+            raise WeightsError(f"encoding.keys: expected 1 to 100 of [tonic, mode, weight], got {keys!r}")
+        for key in keys:
+            if not (
+                isinstance(key, list | tuple)
+                and len(key) == 3
+                and type(key[0]) is int
+                and 0 <= key[0] < 12
+                and key[1] in list(MODES)
+                and type(key[2]) in (int, float)
+                and 0 < key[2] < 1e9
+            ):
+                raise WeightsError(
+                    f"encoding.keys: expected [tonic from 0 to 11, mode out of {list(MODES)}, weight > 0], got {key!r}"
+                )
         tempo = encoding.get("tempo", 80.0)
         if type(tempo) not in (int, float) or not 10 <= tempo <= 1000:
             raise WeightsError(f"encoding.tempo: expected 10 to 1000 quarters a minute, got {tempo!r}")
         steps = _integer(encoding, "steps_per_quarter", 4, 4, 4)
-        return cls(hold, checked, tuple((m, p, float(w)) for m, p, w in starts), float(tempo), lowest, count, steps)
+        return cls(
+            hold,
+            checked,
+            tuple((meter, pickup, float(weight)) for meter, pickup, weight in starts),
+            tuple((tonic, mode, float(weight)) for tonic, mode, weight in keys),
+            float(tempo),
+            lowest,
+            count,
+            steps,
+        )
 
     def check(self, config: RecurrentConfig) -> None:
         """Refuse a network whose slots or given features are not those of this encoding (a `WeightsError`)."""

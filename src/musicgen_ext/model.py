@@ -31,6 +31,7 @@ _SUFFIX = ".safetensors"
 _FREE_FRAMES = 1024  # 64 bars of 4/4, where a piece that finds no end of its own is cut; the longest chorale has 1088
 _DEFAULT_BARS = 16  # of a model that cannot end a piece
 _CHUNK = 64  # samples in one call of the engine: enough for all cores, little enough to show progress
+_CHUNK_FRAMES = 1 << 18  # … and their frames, which bounds memory: 80 bytes each for coins and features
 _CACHED_MODELS = 4
 
 _UNITS = {
@@ -203,7 +204,7 @@ class _Plan:
     meter: Meter | None  # None: drawn for every sample
     pickup: int | None  # asked for without a meter of its own, or with it
     tempo: float
-    mode: str | None
+    mode: str | None  # of the key, as asked for or heard; drawn for every sample if there is no prompt or soprano
     tonic: int | None  # as the listener hears it
     shift: int  # semitones that the tokens are above the music
     prompt: Ints | None = None  # tokens, without the end
@@ -320,9 +321,11 @@ class Model:
         count = 1 if num_samples is None else generate.check_integer("num_samples", num_samples, 1, MAX_SAMPLES)
         plan = self._plan(length, prompt, condition, temperature, top_k, top_p, seed)
         pieces: list[Score] = []
+        longest = self._frames(plan, Meter()) or _FREE_FRAMES
+        chunk = max(1, min(_CHUNK, _CHUNK_FRAMES // longest))
         with Progress(count, "sampling", enabled=progress) as bar:
-            for first in range(0, count, _CHUNK):
-                pieces += self._draw(plan, first, min(_CHUNK, count - first))
+            for first in range(0, count, chunk):
+                pieces += self._draw(plan, first, min(chunk, count - first))
                 bar.update(len(pieces))
         return pieces[0] if num_samples is None else pieces
 
@@ -489,6 +492,8 @@ class Model:
                 meter, position = voices.meter, voices.position
             else:
                 meter = _with_pickup(meter or voices.meter, wanted.get("pickup"))
+            if (wanted.get("tonic") is None) != (wanted.get("mode") is None):  # the model knows whole keys only
+                wanted["tonic"], wanted["mode"] = _nearest_key(voices.pitch, wanted.get("tonic"), wanted.get("mode"))
             heard = {"frames": len(voices.pitch), "crc32": zlib.crc32(voices.pitch.tobytes() + voices.onset.tobytes())}
             if shift:
                 heard["transposed"] = shift
@@ -556,15 +561,21 @@ class Model:
             starts = [s for s in starts if s[0] == f"{plan.meter.numerator}/{plan.meter.denominator}"]
         if plan.pickup is not None or not starts or "position" not in self._engine.given:
             return _with_pickup(plan.meter or Meter(), plan.pickup)
-        at = _uniform(plan.seed, index) * sum(weight for _, _, weight in starts)
-        chosen = starts[-1]
-        for start in starts:
-            at -= start[2]
-            if at < 0:
-                chosen = start
-                break
-        numerator, denominator = chosen[0].split("/")
-        return Meter(int(numerator), int(denominator), chosen[1])
+        name, pickup, _ = _choice(starts, _uniform(plan.seed, 2 * index))
+        numerator, denominator = name.split("/")
+        return Meter(int(numerator), int(denominator), pickup)
+
+    def _key_of(self, plan: _Plan, index: int) -> tuple[int, str] | None:
+        """The key of one sample; None: the model shall hear for itself."""
+        if plan.tonic is not None and plan.mode is not None:
+            return plan.tonic, plan.mode
+        if plan.prompt is not None or plan.soprano is not None or "tonic" not in self._engine.given:
+            return None
+        keys = [k for k in self._encoding.keys if plan.tonic in (None, k[0]) and plan.mode in (None, k[1])]
+        if not keys:  # a tonic, or a mode, that no piece had: as for any other
+            keys = list(self._encoding.keys)
+        tonic, mode, _ = _choice(keys, _uniform(plan.seed, 2 * index + 1))
+        return (tonic if plan.tonic is None else plan.tonic), (mode if plan.mode is None else plan.mode)
 
     def _frames(self, plan: _Plan, meter: Meter) -> int | None:
         """Frames of a result with this metre; None: where the model ends it."""
@@ -577,7 +588,9 @@ class Model:
             raise ValueError(f"length: expected at most {encodings.MAX_STEPS} steps, got {frames}")
         return frames
 
-    def _request(self, plan: _Plan, meters: list[Meter]) -> tuple[int, list[int | None], dict[str, Any]]:
+    def _request(
+        self, plan: _Plan, meters: list[Meter], keys: list[tuple[int, str] | None]
+    ) -> tuple[int, list[int | None], dict[str, Any]]:
         """Frames to draw, frames of every sample's result, and the engine's arguments."""
         encoding, engine = self._encoding, self._engine
         wanted = [self._frames(plan, meter) for meter in meters]
@@ -605,25 +618,25 @@ class Model:
             # The end: where it was asked for, or not within the first bar of what is new.
             mask[: n if wanted[0] is not None or plan.soprano is not None else prefix + 16, 0, END] = False
 
-        forced = None
-        if plan.prompt is not None or plan.soprano is not None:
-            forced = np.full((n, encoding.num_slots), -1, np.int32)
-            if plan.prompt is not None:
-                forced[:prefix] = plan.prompt
-            if plan.soprano is not None:
-                forced[:, encoding.first_voice] = plan.soprano
-                if plan.flags is not None:
-                    forced[:, 0] = plan.flags
-            rows, columns = np.nonzero(forced >= 0)
-            mask[rows, columns, forced[rows, columns]] = True
+        forced = np.full((len(meters), n, encoding.num_slots), -1, np.int32)
+        if plan.prompt is not None:
+            forced[:, :prefix] = plan.prompt
+        if plan.soprano is not None:
+            forced[:, :, encoding.first_voice] = plan.soprano
+            if plan.flags is not None:
+                forced[:, :, 0] = plan.flags
+        if encoding.hold and plan.soprano is None:
+            for row, meter, frames in zip(forced, meters, wanted, strict=True):
+                if frames is not None:
+                    _end_on_a_chord(row[prefix:frames], self._positions(plan, meter, frames)[prefix:], meter)
 
-        tonic = None if plan.tonic is None else (plan.tonic + plan.shift) % 12
         told: list[dict[str, Ints]] = []
-        for meter in meters:
+        for meter, key in zip(meters, keys, strict=True):
             position = meter.positions(n) if plan.position is None else plan.position
+            tonic, mode = (None, None) if key is None else ((key[0] + plan.shift) % 12, key[1])
             told.append(
                 encoding.given(
-                    n, position=position, bar_length=meter.bar_length, mode=plan.mode, tonic=tonic, soprano=plan.soprano
+                    n, position=position, bar_length=meter.bar_length, mode=mode, tonic=tonic, soprano=plan.soprano
                 )
             )
         given = {name: np.stack([one[name] for one in told]) for name in engine.given}
@@ -632,9 +645,15 @@ class Model:
             arguments["stop"] = encoding.stop
         return n, wanted, arguments
 
+    def _positions(self, plan: _Plan, meter: Meter, n: int) -> Ints:
+        if plan.position is None:
+            return meter.positions(n)
+        return self._encoding.positions(n, plan.position, meter.bar_length)
+
     def _draw(self, plan: _Plan, first: int, count: int) -> list[Score]:
         meters = [self._meter_of(plan, first + i) for i in range(count)]
-        n, wanted, arguments = self._request(plan, meters)
+        keys = [self._key_of(plan, first + i) for i in range(count)]
+        n, wanted, arguments = self._request(plan, meters, keys)
         drawn = self._engine.sample(n, index=first, num_samples=count, **arguments)
         pieces = []
         for i in range(count):
@@ -644,7 +663,7 @@ class Model:
                     drawn.tokens[i, :frames],
                     meter=meters[i],
                     tempo=plan.tempo,
-                    key=None if plan.tonic is None or plan.mode is None else (plan.tonic, plan.mode),
+                    key=keys[i],
                     transpose=-plan.shift,
                     provenance={**plan.record, "index": first + i},
                 )
@@ -654,7 +673,7 @@ class Model:
     def _notes(self, plan: _Plan) -> Iterator[Note]:
         encoding = self._encoding
         meter = self._meter_of(plan, 0)
-        n, wanted, arguments = self._request(plan, [meter])
+        n, wanted, arguments = self._request(plan, [meter], [self._key_of(plan, 0)])
         n = n if wanted[0] is None else wanted[0]
         step, ticks = 0, encodings.TICKS_PER_STEP
         sounding: list[tuple[int, int] | None] = [None] * 4  # (first step, token) by voice
@@ -756,6 +775,43 @@ def _key(value: Any) -> tuple[int, str | None]:
             f"condition['key']: expected a note and a mode, for example 'D major' or 'f# minor', got {value!r}"
         )
     return (_TONICS[match[1].lower()] + _ACCIDENTALS[match[2]]) % 12, match[3]
+
+
+def _nearest_key(pitch: Ints, tonic: int | None, mode: str | None) -> tuple[int, str]:
+    """The whole key of which one half is known: the one whose scale, tonic and fifth are heard most."""
+    heard = np.bincount(pitch[pitch != REST] % 12, minlength=12)
+    scales = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
+    best = max(
+        ((t, m) for t in range(12) for m in MODES if tonic in (None, t) and mode in (None, m)),
+        key=lambda k: sum(int(heard[(k[0] + s) % 12]) for s in (*scales[k[1]], 0, 7)),
+    )
+    return best
+
+
+def _end_on_a_chord(forced: Ints, position: Ints, meter: Meter) -> None:
+    """Where the length is given, the piece ends on a held chord with a fermata.
+
+    It begins where the chorales' last chords begin, in the middle of a bar of 4/4 (167 of 214 pieces: 8 sixteenths
+    into it; nearly all others at its beginning) or at the beginning of one of 3/4. `forced` are the rows of what is to
+    be drawn, changed in place; where there is no such place in the last bar, nothing is.
+    """
+    strong = (0, meter.bar_length // 2) if meter.bar_length == 16 else (0,)
+    last = len(forced)
+    for frame in range(last - 4, max(last - meter.bar_length, 4) - 1, -1):
+        if int(position[frame]) in strong:
+            forced[frame, 0] = encodings.FERMATA
+            forced[frame + 1 :] = 0  # no flag, and holds
+            return
+
+
+def _choice(weighted: Any, uniform: float) -> Any:
+    """One of some tuples that end with a weight."""
+    at = uniform * sum(entry[-1] for entry in weighted)
+    for entry in weighted:
+        at -= entry[-1]
+        if at < 0:
+            return entry
+    return weighted[-1]
 
 
 def _with_pickup(meter: Meter, pickup: int | None) -> Meter:
