@@ -15,6 +15,7 @@ import soundfile
 import musicgen_ext as mg
 from musicgen_ext import _core
 from musicgen_ext.render import tones_of
+from musicgen_reference import audio as reference
 
 SR = 44_100
 PITCHED = [0, 4, 6, 11, 12, 14, 19, 24, 33, 40, 47, 48, 52, 56, 66, 68, 71, 73, 81, 88, 105, 110]
@@ -45,6 +46,38 @@ def peak_near(magnitude, frequencies, wanted, cents=60):
     return (top + 0.5 * (a - c) / (a - 2 * b + c)) * (frequencies[1] - frequencies[0])
 
 
+# -- twin: the formulas in double precision ---------------------------------------------------------------------------
+
+EPS = float(np.finfo(np.float32).eps)
+# In units of eps and of everything that is added up at once. A sample is a product of two sums of rounded powers (5
+# roundings), added to at most 31 others in single precision, scaled twice, mixed, scaled to the peak; roundings partly
+# cancel. Worst measured: 1.09.
+TWIN_BOUND = 4
+
+
+@pytest.mark.parametrize("room", [0.0, 0.16])
+@pytest.mark.parametrize("program", PITCHED)
+def test_twin(isa, program, room):
+    sr = 8000
+    tones = np.concatenate([tone(f, program=program, sr=sr) for f in (110.0, 440.5, 987.0)])
+    tones["start"], tones["length"] = [0, 1000, 1500], [3000, 2000, 777]
+    tones["velocity"], tones["pan"], tones["gain"] = [0.9, 0.4, 0.7], [-0.5, 0, 1], [1, 0.5, 2]
+    if room:
+        tones = tones[1:]  # the plain room takes its time
+    y = _core.synthesize(tones, float(sr), room)
+    expected, magnitude = reference.synthesize(tones, float(sr), room, _core.synth_timbre)
+    assert y.shape == expected.shape
+    assert np.max(np.abs(y - expected)) <= TWIN_BOUND * EPS * magnitude
+
+
+def test_a_long_tone_does_not_drift():
+    sr = 8000
+    tones = tone(987.654321, program=19, seconds=40, sr=sr)
+    y = _core.synthesize(tones, float(sr), 0.0)
+    expected, magnitude = reference.synthesize(tones, float(sr), 0.0, _core.synth_timbre)
+    assert np.max(np.abs(y - expected)[:, -2 * sr :]) <= TWIN_BOUND * EPS * magnitude
+
+
 # -- law: the spectrum of a tone -------------------------------------------------------------------------------------
 
 
@@ -54,7 +87,7 @@ def test_the_first_partial_has_the_pitch_of_the_note(program, pitch):
     wanted = 440 * 2 ** ((pitch - 69) / 12)
     y = _core.synthesize(tone(wanted, program=program, seconds=2), float(SR), 0.0)
     found = peak_near(*spectrum(y[0, 2000:-2000]), wanted)
-    assert abs(1200 * np.log2(found / wanted)) < 1  # cents; worst measured 0.24 (marimba, which fades fastest)
+    assert abs(1200 * np.log2(found / wanted)) < 0.01  # cents; worst measured 0.0004
 
 
 @pytest.mark.parametrize("program", [40, 48, 52, 68, 73, 88])
@@ -80,8 +113,8 @@ def test_nothing_folds_back_below_the_first_partial(program, frequency):
     assert np.all(partials * spread < sr / 2)
     magnitude, frequencies = spectrum(y.sum(axis=0), sr)
     below = magnitude[frequencies < 0.8 * frequency]
-    # What is left there is the onset and the fall of the envelope: -50 dB for the shortest of them.
-    assert np.max(below) < 10 ** (-45 / 20) * np.max(magnitude)
+    # What is left there is the onset and the fall of the envelope.
+    assert np.max(below) < 10 ** (-60 / 20) * np.max(magnitude)
 
 
 def test_louder_is_brighter_and_louder():

@@ -26,6 +26,7 @@ FLOORS = {
     "midi": 2,
     "weights": 2,
     "encodings": 3,
+    "pictures": 3,
     "render": 3,
     "generate": 4,
     "evaluate": 4,
@@ -35,9 +36,9 @@ FLOORS = {
     "__init__": 6,
     "__main__": 7,
 }
-# Only inside functions: the command line fetches the workshop when `train` asks for it, and the method
-# Score.synthesize fetches the room that introduces scores to audio.
-LAZILY_ANYWHERE = {"cli": {"train", "evaluate"}, "midi": {"render"}}
+# Only inside functions: the command line fetches the workshop when `train` asks for it, and the methods
+# Score.synthesize and Score.plot fetch the rooms above that introduce scores to audio and draw them.
+LAZILY_ANYWHERE = {"cli": {"train", "evaluate"}, "midi": {"pictures", "render"}}
 HEAVY = {"torch", "librosa", "pretty_midi", "matplotlib", "soundfile", "soxr", "scipy", "music21", "mido", "tqdm"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

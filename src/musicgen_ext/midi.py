@@ -20,6 +20,8 @@ from musicgen_ext import provenance as provenance_text
 from musicgen_ext.errors import MidiError, MidiWarning
 
 if TYPE_CHECKING:
+    from pretty_midi import PrettyMIDI
+
     from musicgen_ext.audio import Audio
 
 Array = npt.NDArray[Any]
@@ -50,6 +52,7 @@ _MAX_TIME = 2**63 - 1
 _MAX_TRACKS = 65_535
 
 _TEMPO, _TIME_SIGNATURE, _KEY_SIGNATURE, _TEXT = 0x51, 0x58, 0x59, 0x01
+_META_LENGTH = {_TEMPO: 3, _TIME_SIGNATURE: 4, _KEY_SIGNATURE: 2}
 _TEXT_KINDS = {
     1: "text",
     2: "copyright",
@@ -61,6 +64,8 @@ _TEXT_KINDS = {
     8: "program_name",
     9: "device_name",
 }
+
+_SHARPS_OF_MAJOR = (0, -5, 2, -3, 4, -1, 6, 1, -4, 3, -2, 5)  # by tonic; a minor key has those of its relative
 
 # Inclusive limits of every column; what lies outside is refused by name before it is cast to the column's type.
 _LIMITS: dict[str, tuple[int, int]] = {
@@ -340,23 +345,24 @@ class Score:
         begin = int(self._payload_ends[index - 1]) if index else 0
         return self._payload[begin : int(self._payload_ends[index])].tobytes()
 
-    def _meta(self, kind: int, length: int) -> tuple[Array, Array]:
-        """Rows of the meta events of this kind and length, and their payloads, shape (n, length)."""
-        status = self._events["status"]
-        with_payload = np.flatnonzero(status >= 0xF0)
+    def _meta(self, kind: int) -> tuple[npt.NDArray[np.intp], Array]:
+        """Indices of the well-formed meta events of this kind, and their payloads, shape (n, length), uint8.
+
+        What is malformed (and among the issues) is in no column, but stays in the file.
+        """
+        with_payload = np.flatnonzero(self._events["status"] >= 0xF0)
         lengths = np.diff(self._payload_ends, prepend=0)
         chosen = self._events["data1"][with_payload] == kind
-        chosen &= (status[with_payload] == 0xFF) & (lengths == length)
+        chosen &= (self._events["status"][with_payload] == 0xFF) & (lengths == _META_LENGTH[kind])
         begins = (self._payload_ends - lengths)[chosen]
-        return self._events[with_payload[chosen]], self._payload[begins[:, None] + np.arange(length)]
-
-    def _rows_of_meta(self, kind: int, length: int | None = None) -> npt.NDArray[np.bool_]:
-        mask = (self._events["status"] == 0xFF) & (self._events["data1"] == kind)
-        if length is not None:  # a malformed event of this kind is not in the column: it stays as it was in the file
-            lengths = np.full(len(mask), -1)
-            lengths[self._events["status"] >= 0xF0] = np.diff(self._payload_ends, prepend=0)
-            mask &= lengths == length
-        return np.asarray(mask)
+        payload = self._payload[begins[:, None] + np.arange(_META_LENGTH[kind])]
+        if kind == _TEMPO:
+            valid = payload.any(axis=1)
+        elif kind == _TIME_SIGNATURE:
+            valid = (payload[:, 0] > 0) & (payload[:, 1] <= 7)
+        else:
+            valid = ((payload[:, 0] <= 7) | (payload[:, 0] >= 249)) & (payload[:, 1] <= 1)
+        return with_payload[chosen][valid], payload[valid]
 
     def _channel_rows(self, status: int) -> npt.NDArray[np.bool_]:
         return np.asarray((self._events["status"] & 0xF0) == status)
@@ -378,7 +384,9 @@ class Score:
         self._payload = np.frombuffer(b"".join(sorted_parts), np.uint8)
         self._payload_ends = np.cumsum([len(p) for p in sorted_parts], dtype=np.int64)
 
-    def _replace_meta(self, keep: npt.NDArray[np.bool_], kind: int, table: Array, payload: Array) -> None:
+    def _replace_meta(self, kind: int, table: Array, payload: Array) -> None:
+        keep = np.ones(len(self._events), bool)
+        keep[self._meta(kind)[0]] = False
         rows = np.zeros(len(table), _EVENT)
         rows["time"], rows["track"], rows["status"], rows["data1"] = table["time"], table["track"], 0xFF, kind
         rows["place"] = 1
@@ -392,26 +400,24 @@ class Score:
 
     @property
     def tempos(self) -> Array:
-        rows, payload = self._meta(_TEMPO, 3)
+        rows, payload = self._meta(_TEMPO)
         tempo = payload.astype(np.int64) @ np.array([65_536, 256, 1])
-        valid = tempo > 0
-        return _column(TEMPO, rows[valid], microseconds_per_quarter=tempo[valid])
+        return _column(TEMPO, self._events[rows], microseconds_per_quarter=tempo)
 
     @tempos.setter
     def tempos(self, value: Any) -> None:
         table, _ = _table("tempos", value, TEMPO, ("time", "microseconds_per_quarter"))
         tempo = table["microseconds_per_quarter"]
         payload = np.stack([tempo >> 16, tempo >> 8 & 255, tempo & 255], axis=1)
-        self._replace_meta(~self._rows_of_meta(_TEMPO, 3), _TEMPO, table, payload)
+        self._replace_meta(_TEMPO, table, payload)
 
     @property
     def time_signatures(self) -> Array:
-        rows, payload = self._meta(_TIME_SIGNATURE, 4)
-        valid = (payload[:, 0] > 0) & (payload[:, 1] <= 7)
-        numerator, power, clocks, notated = payload[valid].T.astype(np.int16)
+        rows, payload = self._meta(_TIME_SIGNATURE)
+        numerator, power, clocks, notated = payload.T.astype(np.int16)
         return _column(
             TIME_SIGNATURE,
-            rows[valid],
+            self._events[rows],
             numerator=numerator,
             denominator=1 << power,
             clocks_per_click=clocks,
@@ -431,20 +437,19 @@ class Score:
         payload = np.stack(
             [table["numerator"], power, table["clocks_per_click"], table["notated_32nds_per_quarter"]], axis=1
         )
-        self._replace_meta(~self._rows_of_meta(_TIME_SIGNATURE, 4), _TIME_SIGNATURE, table, payload)
+        self._replace_meta(_TIME_SIGNATURE, table, payload)
 
     @property
     def key_signatures(self) -> Array:
-        rows, payload = self._meta(_KEY_SIGNATURE, 2)
-        sharps, minor = payload.astype(np.uint8).view(np.int8).reshape(-1, 2).T
-        valid = (np.abs(sharps.astype(np.int16)) <= 7) & (minor >= 0) & (minor <= 1)
-        return _column(KEY_SIGNATURE, rows[valid], sharps=sharps[valid], minor=minor[valid])
+        rows, payload = self._meta(_KEY_SIGNATURE)
+        sharps, minor = payload.view(np.int8).reshape(-1, 2).T
+        return _column(KEY_SIGNATURE, self._events[rows], sharps=sharps, minor=minor)
 
     @key_signatures.setter
     def key_signatures(self, value: Any) -> None:
         table, _ = _table("key_signatures", value, KEY_SIGNATURE, ("time", "sharps"))
         payload = np.stack([table["sharps"].view(np.uint8), table["minor"].view(np.uint8)], axis=1)
-        self._replace_meta(~self._rows_of_meta(_KEY_SIGNATURE, 2), _KEY_SIGNATURE, table, payload)
+        self._replace_meta(_KEY_SIGNATURE, table, payload)
 
     @property
     def programs(self) -> Array:
@@ -663,6 +668,205 @@ class Score:
 
         return synthesize(self, sr)
 
+    # -- pictures ------------------------------------------------------------------------------------------------
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw a piano roll: a colour for every track, stronger for louder notes, bar lines and pitch names.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; None makes a new figure, as wide as the piece is long.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            ``ax.figure.savefig("x.png")`` writes it to a file. The x axis counts ticks, labelled by bar.
+
+        Raises
+        ------
+        ImportError
+            matplotlib is missing; the message says how to install it.
+        """
+        from musicgen_ext.pictures import plot
+
+        return plot(self, ax)
+
+    def _repr_html_(self) -> str:
+        from musicgen_ext.pictures import svg
+
+        return svg(self)
+
+    # -- pretty_midi ---------------------------------------------------------------------------------------------
+
+    def to_pretty_midi(self) -> PrettyMIDI:
+        """The score as a `pretty_midi.PrettyMIDI`, with the times that pretty_midi itself gives a file's ticks.
+
+        One instrument for every track, channel and program with notes. Programs count from where a note begins
+        (pretty_midi: where it ends); tempos and signatures of all tracks count (pretty_midi: of the first). Texts other
+        than lyrics and plain text, and events without a place in pretty_midi, are left out.
+
+        Raises
+        ------
+        ImportError
+            pretty_midi is missing; the message says how to install it.
+        ValueError
+            A piece longer than pretty_midi's limit in ticks, or in format 2 or SMPTE time, which it does not know.
+        """
+        pretty_midi = _pretty_midi()
+        limit = int(pretty_midi.pretty_midi.MAX_TICK)
+        if self.format == 2 or self.smpte is not None:
+            kind = "format 2" if self.format == 2 else "SMPTE time"
+            raise ValueError(f"score: expected one timeline in ticks per quarter for pretty_midi, got {kind}")
+        if self._last_tick >= limit:
+            raise ValueError(f"score: expected fewer than {limit} ticks (pretty_midi's limit), got {self._last_tick}")
+        notes = self._checked_notes()
+
+        pm = pretty_midi.PrettyMIDI(resolution=self._division)
+        ticks, _, tempo, _ = self._tempo_map(None)
+        # In pretty_midi's own order of operations, so that every time has its bits.
+        scales = [60.0 / ((6e7 / each) * self._division) for each in tempo.tolist()]
+        pm._tick_scales = [
+            (tick, scale)
+            for tick, scale, before in zip(ticks.tolist(), scales, [None, *scales], strict=False)
+            if scale != before
+        ]
+        pm._update_tick_to_time(self._last_tick + 1)
+        seconds = pm._PrettyMIDI__tick_to_time
+
+        for row in self.time_signatures.tolist():
+            pm.time_signature_changes.append(pretty_midi.TimeSignature(row[1], row[2], float(seconds[row[0]])))
+        for time, sharps, minor, _ in self.key_signatures.tolist():
+            number = pretty_midi.mode_accidentals_to_key_number(minor, sharps)
+            pm.key_signature_changes.append(pretty_midi.KeySignature(number, float(seconds[time])))
+        for text in sorted(self.texts, key=lambda text: text.time):
+            if text.kind == "lyric":
+                pm.lyrics.append(pretty_midi.Lyric(text.text, float(seconds[text.time])))
+            elif text.kind == "text":
+                pm.text_events.append(pretty_midi.Text(text.text, float(seconds[text.time])))
+
+        names = [track.name for track in self.tracks]
+        programs, controls, bends = self.programs, self.controls, self.pitch_bends
+        keys = notes["track"].astype(np.int64) << 4 | notes["channel"]
+        for key in np.unique(keys).tolist():
+            track, channel = key >> 4, key & 15
+            own = _of_part(notes, track, channel)
+            changes = _of_part(programs, track, channel)
+            values = np.append(changes["program"], 0).astype(np.int64)  # the last place, index -1: before any change
+
+            def program_at(times: Array, changes: Array = changes, values: Array = values) -> Array:
+                return np.asarray(values)[np.searchsorted(changes["time"], times, side="right") - 1]
+
+            ends = own["start"] + own["duration"]
+            order = np.lexsort((own["start"], ends))
+            own, ends = own[order], ends[order]
+            of_notes = program_at(own["start"])
+            instruments = {}
+            for program in dict.fromkeys(of_notes.tolist()):
+                instrument = pretty_midi.Instrument(program, channel == DRUM_CHANNEL, names[track])
+                mask = of_notes == program
+                columns = (own["velocity"], own["pitch"], seconds[own["start"]], seconds[ends])
+                instrument.notes = [
+                    pretty_midi.Note(*row) for row in zip(*(c[mask].tolist() for c in columns), strict=True)
+                ]
+                instruments[program] = instrument
+                pm.instruments.append(instrument)
+            first = next(iter(instruments.values()))
+            for table, make, field in (
+                (controls, pretty_midi.ControlChange, "control_changes"),
+                (bends, pretty_midi.PitchBend, "pitch_bends"),
+            ):
+                rows = _of_part(table, track, channel)
+                for row, program in zip(rows.tolist(), program_at(rows["time"]).tolist(), strict=True):
+                    values_of_row = row[1:3] if len(row) == 5 else row[1:2]
+                    event = make(*values_of_row, float(seconds[row[0]]))
+                    getattr(instruments.get(program, first), field).append(event)
+        return pm
+
+    @classmethod
+    def from_pretty_midi(cls, pm: PrettyMIDI) -> Score:
+        """A score from a `pretty_midi.PrettyMIDI`: one track for every instrument, times rounded to its ticks.
+
+        A note shorter than half a tick gets one tick. Channels are given out in order, without the drum channel.
+
+        Raises
+        ------
+        ValueError
+            A time that is negative, not finite or not after its note's start, or another value out of range; the
+            message names the instrument, the note's index and the field.
+        TypeError
+            `pm` is no PrettyMIDI.
+        """
+        if not hasattr(pm, "instruments") or not hasattr(pm, "_tick_scales"):
+            raise TypeError(f"pm: expected a pretty_midi.PrettyMIDI, got {type(pm).__name__}")
+        begins = np.array([tick for tick, _ in pm._tick_scales], np.int64)
+        scales = np.array([scale for _, scale in pm._tick_scales], np.float64)
+        sums = np.concatenate([[0.0], np.cumsum(np.diff(begins) * scales[:-1])])
+
+        def ticks(where: str, times: Sequence[float]) -> Array:
+            seconds = np.asarray(times, np.float64)
+            bad = np.flatnonzero(~((seconds >= 0) & (seconds < 1e15)))
+            if len(bad):
+                raise ValueError(f"{where.format(bad[0])}: expected seconds >= 0, got {seconds[bad[0]]}")
+            segment = np.maximum(np.searchsorted(sums, seconds, side="right") - 1, 0)
+            found = begins[segment] + np.rint((seconds - sums[segment]) / scales[segment])
+            return np.asarray(found, np.int64)
+
+        columns: dict[str, list[Any]] = {f: [] for f in ("start", "duration", "pitch", "velocity", "track", "channel")}
+        tracks, controls, bends = [], [], []
+        for i, instrument in enumerate(pm.instruments):
+            channel = _channel_of(i, Track(is_drum=bool(instrument.is_drum)), None)
+            tracks.append(Track(str(instrument.name), int(instrument.program), channel, bool(instrument.is_drum)))
+            where = f"instruments[{i}].notes[{{}}]"
+            first = [note.start for note in instrument.notes]
+            last = [note.end for note in instrument.notes]
+            start, end = ticks(where + ".start", first), ticks(where + ".end", last)
+            for n, (begin, stop) in enumerate(zip(first, last, strict=True)):
+                if not stop > begin:
+                    raise ValueError(f"{where.format(n)}.end: expected seconds after its start {begin}, got {stop}")
+            columns["start"] += start.tolist()
+            columns["duration"] += np.maximum(end - start, 1).tolist()
+            columns["pitch"] += [note.pitch for note in instrument.notes]
+            columns["velocity"] += [note.velocity for note in instrument.notes]
+            columns["track"] += [i] * len(instrument.notes)
+            columns["channel"] += [channel] * len(instrument.notes)
+            times = ticks(f"instruments[{i}].control_changes[{{}}].time", [c.time for c in instrument.control_changes])
+            for time, control in zip(times.tolist(), instrument.control_changes, strict=True):
+                controls.append((time, control.number, control.value, channel, i))
+            times = ticks(f"instruments[{i}].pitch_bends[{{}}].time", [bend.time for bend in instrument.pitch_bends])
+            for time, bend in zip(times.tolist(), instrument.pitch_bends, strict=True):
+                bends.append((time, bend.pitch, channel, i))
+
+        keys = []
+        for time, key in zip(
+            ticks("key_signature_changes[{}].time", [k.time for k in pm.key_signature_changes]).tolist(),
+            pm.key_signature_changes,
+            strict=True,
+        ):
+            minor, tonic = divmod(key.key_number, 12)
+            keys.append((time, _SHARPS_OF_MAJOR[(tonic + 3 * minor) % 12], minor))
+        metres = zip(
+            ticks("time_signature_changes[{}].time", [t.time for t in pm.time_signature_changes]).tolist(),
+            [t.numerator for t in pm.time_signature_changes],
+            [t.denominator for t in pm.time_signature_changes],
+            strict=True,
+        )
+        texts = []
+        for kind, events in (("lyric", pm.lyrics), ("text", pm.text_events)):
+            times = ticks(f"{kind}[{{}}].time", [event.time for event in events])
+            texts += [Text(t, kind, e.text.encode()) for t, e in zip(times.tolist(), events, strict=True)]
+        return cls(
+            columns,
+            ticks_per_quarter=int(pm.resolution),
+            tempos=[(t, round(s * pm.resolution * 1e6)) for t, s in zip(begins.tolist(), scales.tolist(), strict=True)],
+            time_signatures=list(metres),
+            key_signatures=keys,
+            tracks=tracks,
+            controls=controls,
+            pitch_bends=bends,
+            texts=texts,
+        )
+
     # -- as an object --------------------------------------------------------------------------------------------
 
     def __eq__(self, other: object) -> bool:
@@ -770,6 +974,18 @@ def read_midi(
 
 
 # -- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def _pretty_midi() -> Any:
+    try:
+        import pretty_midi
+    except ImportError:
+        raise ImportError('pretty_midi is needed for this: pip install "musicgen-ext[midi]"') from None
+    return pretty_midi
+
+
+def _of_part(table: Array, track: int, channel: int) -> Array:
+    return np.asarray(table[(table["track"] == track) & (table["channel"] == channel)])
 
 
 def _decoded(data: bytes) -> str:
