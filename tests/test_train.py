@@ -17,7 +17,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed")
 
-from musicgen_ext import CheckpointError, generate, train, weights  # noqa: E402
+from musicgen_ext import CheckpointError, DeviceError, generate, train, weights  # noqa: E402
 from musicgen_ext.architectures import RecurrentConfig  # noqa: E402
 from musicgen_ext.train import checkpoint, data, recipes  # noqa: E402
 from musicgen_ext.train.features import longest_matches, recurrent_features  # noqa: E402
@@ -199,6 +199,24 @@ def test_state_dict_is_the_model_files_tensors(cell):
     )):  # fmt: skip
         shapes = {k: tuple(v.shape) for k, v in train.Recurrent(config).state_dict().items()}
         assert shapes == config.tensor_shapes()
+
+
+@pytest.mark.parametrize("name", ["a.b", "keys"])
+def test_names_torch_cannot_have_are_refused(name):
+    described = RecurrentConfig.language_model("gru", vocab_size=5, embedding_size=2, hidden_size=2, num_layers=1)
+    described = json.loads(json.dumps(described.to_dict()).replace('"token"', json.dumps(name)))
+    described["features"][0]["kind"] = "token"
+    with pytest.raises(ValueError, match=f"torch cannot have a module named '{name}'"):
+        train.Recurrent(RecurrentConfig.from_dict(described))
+
+
+def test_missing_device_is_named(generator, tmp_path):
+    config = small_config()
+    with pytest.raises(ValueError, match="device: expected 'cpu' or 'cuda', got 'abacus'"):
+        train.fit(config, small_corpus(generator, config), tmp_path, device="abacus")
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="finds no CUDA device for 'cuda:3'"):
+            train.fit(config, small_corpus(generator, config), tmp_path, device="cuda:3")
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_tanh", "rnn_relu"])

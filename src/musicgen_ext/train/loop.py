@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from musicgen_ext import files
 from musicgen_ext.architectures import RecurrentConfig
-from musicgen_ext.errors import CheckpointError, MusicgenExtError
+from musicgen_ext.errors import CheckpointError, DeviceError, MusicgenExtError
 from musicgen_ext.train import checkpoint
 from musicgen_ext.train.data import IGNORED, Batch, Collator, Corpus, Piece, batches, num_batches
 from musicgen_ext.train.export import export
@@ -210,6 +210,8 @@ def fit(
 
     Raises
     ------
+    DeviceError
+        torch has no such device.
     CheckpointError
         The checkpoint to resume from is damaged (an older one is named, if there is one) or belongs to a run with
         other settings.
@@ -219,12 +221,21 @@ def fit(
         After a checkpoint was written for the step that was under way.
     """
     config = model_config if isinstance(model_config, RecurrentConfig) else RecurrentConfig.from_dict(model_config)
-    with torch.random.fork_rng(devices=[] if device == "cpu" else None):
-        run = _Run(
-            config, data, Path(out), options or Options(), dropout or Dropout(), card or {}, torch.device(device)
-        )
+    where = _device(device)
+    with torch.random.fork_rng(devices=[] if where.type == "cpu" else [where]):
+        run = _Run(config, data, Path(out), options or Options(), dropout or Dropout(), card or {}, where)
         run.begin(start, resume)
         return run.go(tensorboard, sys.stderr.isatty() if progress is None else progress)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as e:
+        raise ValueError(f"device: expected 'cpu' or 'cuda', got {name!r}") from e
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(f"device: torch {torch.__version__} finds no CUDA device for {name!r}", device=name)
+    return device
 
 
 class _Run:

@@ -46,10 +46,18 @@ class Recurrent(nn.Module):
     """A recurrent trunk over frames with one head per slot; see `musicgen_ext.architectures.RecurrentConfig`.
 
     ``state_dict()`` has exactly the names and shapes of ``config.tensor_shapes()``.
+
+    Raises
+    ------
+    ValueError
+        torch cannot give a module the name of a feature or slot (it has a dot, or torch uses it itself).
     """
 
     def __init__(self, config: RecurrentConfig, dropout: Dropout | None = None) -> None:
         super().__init__()
+        for name in [s.name for s in config.slots] + [f.name for f in config.features]:
+            if "." in name or hasattr(nn.ModuleDict, name):
+                raise ValueError(f"config: torch cannot have a module named {name!r}; rename that feature or slot")
         self.config = config
         self.dropout = dropout or Dropout()
         self.trunk = nn.ModuleDict({name: _Table(config.feature_size(name), dim, 0.3) for name, dim in config.trunk})
