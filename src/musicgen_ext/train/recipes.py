@@ -55,6 +55,7 @@ def voices(
     match_window: int = 1024,
     lag_differences: bool = True,
     match: bool = True,
+    absolute: bool = True,
 ) -> RecurrentConfig:
     """Several voices on a time grid, drawn one after the other in every frame.
 
@@ -70,6 +71,9 @@ def voices(
         Slots without a `first_pitch` are marks (a fermata, the end) rather than voices.
     given : list of {"name", "size", "head"}
         Features that the caller supplies; those with ``head = true`` are also read by the heads.
+    absolute : bool
+        Whether pitches further away (other voices' in the heads, those of `lags` and of the match in the trunk) are
+        also read as such, and not only as differences.
     lags, copy_lags : list of int
         Frames to look back for the trunk's inputs and for the heads' (which may also copy from there).
     """
@@ -110,7 +114,7 @@ def voices(
     if match:
         for i in range(len(slots)):
             feature = {"name": f"{name[i]}_match", "kind": "match", "slot": i}
-            matched[i] = add(feature, match_dim if i in pitched else 4)
+            matched[i] = add(feature, 4 if i not in pitched else match_dim if absolute else 0)
         length = {"name": "match_length", "kind": "match_length", "buckets": list(MATCH_BUCKETS)}
         shared.append(add(length, small_dim))
 
@@ -121,9 +125,12 @@ def voices(
         kind = "token" if slots[i].get("hold") is None else "sounding"
         return add({"name": f"{name[i]}_{kind}_{lag}", "kind": kind, "slot": i, "lag": lag}, dim)
 
+    if match and not absolute:
+        for i in pitched:
+            difference(matched[i], sounds[i], limit, match_dim)
     for lag in lags:
         for i in pitched:
-            there = past(i, lag, lag_dim)
+            there = past(i, lag, lag_dim if absolute else 0)
             if lag_differences:
                 difference(there, sounds[i], 16, lag_dim)
     for n, i in enumerate(pitched):
@@ -134,15 +141,21 @@ def voices(
     configured: list[dict[str, Any]] = []
     for i, slot in enumerate(slots):
         inputs = [*last, *(s for s in sounds if s not in last), *held, *shared, *matched.values()]
+        if not absolute:
+            far = {*sounds, *matched.values()} - {sounds[i], matched.get(i)}
+            inputs = [n for n in inputs if n not in far]
         relative: list[dict[str, Any]] = []
         copy: list[str] = []
         for j in range(i):
             chosen = add({"name": f"{name[j]}_chosen", "kind": "chosen", "slot": j})
-            inputs.append(chosen)
-            if j in pitched and slots[j].get("hold") is not None:
+            held_or_not = slots[j].get("hold") is not None
+            if absolute or held_or_not or j not in pitched:
+                inputs.append(chosen)
+            if j in pitched and held_or_not:
                 feature = {"name": f"{name[j]}_chosen_sounds", "kind": "chosen_sounding", "slot": j}
                 chosen_sounds[j] = add(feature)
-                inputs.append(chosen_sounds[j])
+                if absolute:
+                    inputs.append(chosen_sounds[j])
             else:
                 chosen_sounds[j] = chosen
         if i in pitched:

@@ -63,7 +63,8 @@ def run(
     -------
     result : Result
     likelihoods : dict of str to Likelihood
-        Of ``"valid"`` and, where the data has one, ``"test"``; also in ``out/results.json`` and the model's card.
+        Of ``"valid"`` and, where the data has one, ``"test"``, and of both as `Corpus.variants` show them
+        (``"test, soprano known"``); also in ``out/results.json`` and the model's card.
 
     Raises
     ------
@@ -98,9 +99,13 @@ def run(
     best = weights.read(result.path)
     module = Recurrent(model)
     module.load_state_dict({k: torch.from_numpy(v) for k, v in best.tensors.items()})
-    measured = {"valid": evaluate(module, corpus.valid, per=settings.get("notes"))}
-    if corpus.test:
-        measured["test"] = evaluate(module, corpus.test, per=settings.get("notes"))
+    measured: dict[str, Likelihood] = {}
+    for split, pieces in (("valid", corpus.valid), ("test", corpus.test)):
+        for variant, view in {"": None, **corpus.variants}.items():
+            if pieces:
+                seen = pieces if view is None else [view(p) for p in pieces]
+                name = f"{split}, {variant}" if variant else split
+                measured[name] = evaluate(module, seen, per=settings.get("notes"))
     numbers = {name: dataclasses.asdict(m) for name, m in measured.items()}
     metrics = {**best.card.get("metrics", {}), **numbers, "minutes_of_run": round(result.minutes, 1)}
     export(module, result.path, encoding=corpus.encoding, card={**best.card, "metrics": metrics})
