@@ -399,6 +399,12 @@ def test_notes_off_the_grid_are_moved_and_that_is_said() -> None:
     )
 
 
+def test_only_notes_that_are_used_are_spoken_of() -> None:
+    rows = [(0, 480, 72, 80, 0), (480, 480, 74, 80, 0), (7, 480, 48, 80, 1), (491, 480, 50, 80, 1)]
+    assert read_melody(Score(rows)).issues == ()
+    assert read_voices(Score(rows)).issues[0].startswith("2 of 4 notes do not begin on a sixteenth")
+
+
 def test_legato_overlaps_are_cut() -> None:
     rows = [(s, d + 100, p, v, t) for s, d, p, v, t in chords(*HIGH_TO_LOW)]
     voices = read_voices(Score(rows))

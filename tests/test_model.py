@@ -655,6 +655,12 @@ def test_bundled_names(chorale_file: Path, tmp_path: Path, monkeypatch: pytest.M
     assert piece.provenance["model"] == "chorale"
     assert mg.load().info["name"] == "chorale"
     assert mg.load() is mg.load("chorale")
+    here = tmp_path / "elsewhere"
+    (here / "chorale").mkdir(parents=True)  # a name wins over what happens to lie in the current folder
+    monkeypatch.chdir(here)
+    assert mg.sample(seed=1) == piece
+    with pytest.raises(IsADirectoryError):
+        mg.sample("./chorale")
     with pytest.raises(FileNotFoundError, match=r"the name of a bundled model \(b, chorale\)") as caught:
         mg.load("choral")
     assert caught.value.filename == "choral"

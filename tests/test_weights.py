@@ -765,6 +765,15 @@ def test_write_refuses_and_leaves_the_target(change: dict[str, Any], word: str, 
     assert os.listdir(tmp_path) == ["m.safetensors"]
 
 
+def test_names_may_be_bytes(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path / "x")
+    files.replace(path, [b"1"])  # type: ignore[arg-type]
+    assert (tmp_path / "x").read_bytes() == b"1"
+    with pytest.raises(IsADirectoryError) as caught:
+        files.replace(os.fsencode(tmp_path), [b"1"])  # type: ignore[arg-type]
+    assert caught.value.filename == os.fsencode(tmp_path)
+
+
 def test_names_near_the_limit(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 255)
     files.replace(path, [b"1"])

@@ -14,7 +14,7 @@ import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
@@ -246,7 +246,7 @@ def _sample(arguments: argparse.Namespace) -> int:
         condition["soprano"] = read_midi(condition["soprano"])
     made = model.sample(
         arguments.model,
-        num_samples=count,
+        num_samples=cast("Any", count),
         length=arguments.length,
         prompt=None if arguments.prompt is None else read_midi(arguments.prompt),
         condition=condition or None,
@@ -257,7 +257,7 @@ def _sample(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         progress=True,
     )
-    pieces: list[Score] = [made] if count is None else made
+    pieces = [made] if isinstance(made, Score) else made
     notes_to = sys.stderr if "-" in outputs else sys.stdout
     with Progress(len(pieces), "writing", enabled=len(pieces) > 1) as bar:
         for i, piece in enumerate(pieces):

@@ -671,7 +671,10 @@ def read_melody(score: Score, what: str = "score") -> Voices:
     return reader.voices([melody])
 
 
-_STEP_NOTE = np.dtype([("start", "i8"), ("end", "i8"), ("pitch", "i4"), ("part", "i4"), ("tick", "i8")])
+# A note on the grid (in sixteenths), where it was (in ticks), and what the grid could not hold of it.
+_STEP_NOTE = np.dtype(
+    [("start", "i8"), ("end", "i8"), ("pitch", "i4"), ("part", "i4"), ("tick", "i8"), ("off", "f8"), ("short", "?")]
+)
 
 
 class _Reader:
@@ -692,14 +695,7 @@ class _Reader:
         end = self._steps(notes["start"] + notes["duration"])
         self.notes["end"] = np.maximum(end, self.notes["start"] + 1)
         off = np.abs(self.notes["start"] * self.ticks - notes["start"] * STEPS_PER_QUARTER)
-        if off.any():
-            self.issues.append(
-                f"{np.count_nonzero(off)} of {len(notes)} notes do not begin on a sixteenth and were moved there, "
-                f"by at most {off.max() / self.ticks:.2f} of one"
-            )
-        short = int(np.count_nonzero(end <= self.notes["start"]))
-        if short:
-            self.issues.append(f"{short} of {len(notes)} notes are shorter than a sixteenth and were made one long")
+        self.notes["off"], self.notes["short"] = off / self.ticks, end <= self.notes["start"]
 
     def _steps(self, ticks: Any) -> Any:
         return (2 * STEPS_PER_QUARTER * ticks + self.ticks) // (2 * self.ticks)  # to the nearest, halves up
@@ -785,6 +781,15 @@ class _Reader:
 
     def voices(self, voices: Sequence[Any]) -> Voices:
         """The grid of the voices' notes, from the first onset to the last end."""
+        used = np.concatenate(voices)
+        off, short = used["off"], np.count_nonzero(used["short"])
+        if off.any():
+            self.issues.append(
+                f"{np.count_nonzero(off)} of {len(used)} notes do not begin on a sixteenth and were moved there, "
+                f"by at most {off.max():.2f} of one"
+            )
+        if short:
+            self.issues.append(f"{short} of {len(used)} notes are shorter than a sixteenth and were made one long")
         begin = min(int(v["start"].min()) for v in voices if len(v))
         frames = max(int(v["end"].max()) for v in voices if len(v)) - begin
         if frames > MAX_STEPS:

@@ -36,7 +36,7 @@ def replace(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview]) 
     OSError
         The built-in subclass that fits (no space, no permission, a folder …), with ``filename`` set to `path`.
     """
-    target = os.path.realpath(path)
+    target = os.fsdecode(os.path.realpath(path))
     try:
         try:
             mode = os.stat(target).st_mode

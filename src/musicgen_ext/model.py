@@ -12,7 +12,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -88,7 +88,7 @@ def load(model: str | os.PathLike[str] | Model = "chorale", *, device: str = "cp
     if not isinstance(model, str | os.PathLike):
         raise TypeError(f"model: expected a name, a path or a Model, got {type(model).__name__}")
     name = os.fspath(model)
-    bundled = isinstance(model, str) and re.fullmatch(r"[\w-]+", model) is not None and not os.path.exists(model)
+    bundled = isinstance(model, str) and name in models()  # whatever lies in the current folder: ./chorale is a path
     path = os.path.join(_BUNDLED, name + _SUFFIX) if bundled else name
     try:
         stat = os.stat(path)
@@ -108,6 +108,36 @@ def load(model: str | os.PathLike[str] | Model = "chorale", *, device: str = "cp
     return found
 
 
+@overload
+def sample(
+    model: str | os.PathLike[str] | Model = "chorale",
+    *,
+    num_samples: None = None,
+    length: float | str | None = None,
+    prompt: Any = None,
+    condition: Mapping[str, Any] | None = None,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    seed: int | None = None,
+    device: str = "cpu",
+    progress: bool = False,
+) -> Score: ...
+@overload
+def sample(
+    model: str | os.PathLike[str] | Model = "chorale",
+    *,
+    num_samples: int,
+    length: float | str | None = None,
+    prompt: Any = None,
+    condition: Mapping[str, Any] | None = None,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    seed: int | None = None,
+    device: str = "cpu",
+    progress: bool = False,
+) -> list[Score]: ...
 def sample(
     model: str | os.PathLike[str] | Model = "chorale",
     *,
@@ -121,7 +151,7 @@ def sample(
     seed: int | None = None,
     device: str = "cpu",
     progress: bool = False,
-) -> Any:
+) -> Score | list[Score]:
     """Make music.
 
     Parameters
@@ -160,8 +190,9 @@ def sample(
     ValueError, TypeError
         An argument is out of its range or of another type; the message names it and what is accepted.
     """
-    return load(model, device=device).sample(
-        num_samples=num_samples,
+    loaded = load(model, device=device)
+    made: Score | list[Score] = loaded.sample(
+        num_samples=cast("Any", num_samples),  # None or a number: the overloads tell them apart, here it is either
         length=length,
         prompt=prompt,
         condition=condition,
@@ -171,6 +202,7 @@ def sample(
         seed=seed,
         progress=progress,
     )
+    return made
 
 
 def build_info() -> dict[str, Any]:
@@ -302,6 +334,36 @@ class Model:
 
     # -- making music ------------------------------------------------------------------------------------------------
 
+    @overload
+    def sample(
+        self,
+        *,
+        num_samples: None = None,
+        length: float | str | None = None,
+        prompt: Any = None,
+        condition: Mapping[str, Any] | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        device: str = "cpu",
+        progress: bool = False,
+    ) -> Score: ...
+    @overload
+    def sample(
+        self,
+        *,
+        num_samples: int,
+        length: float | str | None = None,
+        prompt: Any = None,
+        condition: Mapping[str, Any] | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        device: str = "cpu",
+        progress: bool = False,
+    ) -> list[Score]: ...
     def sample(
         self,
         *,
@@ -315,7 +377,7 @@ class Model:
         seed: int | None = None,
         device: str = "cpu",
         progress: bool = False,
-    ) -> Any:
+    ) -> Score | list[Score]:
         """Make music; arguments and result as for `musicgen_ext.sample`."""
         _check_device(device)
         count = 1 if num_samples is None else generate.check_integer("num_samples", num_samples, 1, MAX_SAMPLES)
