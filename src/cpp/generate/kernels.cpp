@@ -30,6 +30,14 @@ inline void fetch_ahead(const void* p) {
 #endif
 }
 
+inline void fetch_near(const void* p) {  // to the second level only
+#if defined(__GNUC__)
+  __builtin_prefetch(p, 0, 2);
+#else
+  (void)p;
+#endif
+}
+
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 namespace baseline {
