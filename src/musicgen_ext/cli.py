@@ -320,6 +320,10 @@ def _write(piece: Score, name: str, arguments: argparse.Namespace) -> None:
 def _plot(piece: Score, name: str) -> None:
     import io
 
+    with contextlib.suppress(ImportError):  # `plot` says what is missing
+        import matplotlib
+
+        matplotlib.use("Agg")  # a picture for a file, whatever windows this machine could open
     axes = piece.plot()
     picture = io.BytesIO()
     figure = axes.figure
