@@ -1,0 +1,122 @@
+// Samples from a model with random weights and prints a hash of its logits for every instruction set of the machine it
+// runs on. The same program, built for another processor, must print the same hash: see tests/test_arm.py.
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "base/cpu.h"
+#include "generate/recurrent.h"
+
+using namespace musicgen;
+using namespace musicgen::generate;
+
+namespace {
+
+class Never final : public Interrupt {
+ public:
+  bool requested() override { return false; }
+};
+
+std::uint64_t state = 1;
+double uniform() {  // splitmix64
+  std::uint64_t z = (state += 0x9e3779b97f4a7c15ull);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+  return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1.0p-53;
+}
+
+struct Weights {
+  std::vector<std::vector<float>> floats;
+  std::vector<std::vector<std::int8_t>> bytes;
+  Tensors tensors;
+
+  void add(const std::string& name, int rows, int cols, bool int8) {
+    if (int8 && cols > 1) {
+      bytes.emplace_back(static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols));
+      floats.emplace_back(static_cast<std::size_t>(rows));
+      for (auto& b : bytes.back()) b = static_cast<std::int8_t>(static_cast<int>(uniform() * 255.0) - 127);
+      for (auto& s : floats.back()) s = static_cast<float>((0.5 + uniform()) / 127.0 / 4.0);
+      tensors[name] = {nullptr, bytes.back().data(), floats.back().data(), rows, cols};
+    } else {
+      floats.emplace_back(static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols));
+      for (auto& f : floats.back()) f = static_cast<float>((uniform() - 0.5) * 0.8);
+      tensors[name] = {floats.back().data(), nullptr, nullptr, rows, cols};
+    }
+  }
+};
+
+std::uint64_t hash_of(Cell cell, Precision precision, Isa isa) {
+  state = 1;
+  const int V = 70, E = 9, H = 45, L = 2, B = 7, N = 24;
+  const int gates = cell == Cell::lstm ? 4 : cell == Cell::gru ? 3 : 1;
+  const bool int8 = precision == Precision::int8;
+  RecurrentSpec spec;
+  spec.cell = cell;
+  spec.hidden_size = H;
+  spec.num_layers = L;
+  spec.features.push_back({});
+  spec.features[0].size = V + 1;
+  spec.feature_names = {"token"};
+  spec.trunk = {0};
+  spec.trunk_dims = {E};
+  spec.slots.push_back({});
+  spec.slots[0].name = "token";
+  spec.slots[0].size = V;
+  Weights w;
+  w.floats.reserve(64);
+  w.bytes.reserve(64);
+  w.add("trunk.token.weight", V + 1, E, int8);
+  for (int k = 0; k < L; ++k) {
+    const std::string suffix = "_l" + std::to_string(k);
+    w.add("rnn.weight_ih" + suffix, gates * H, k ? H : E, int8);
+    w.add("rnn.weight_hh" + suffix, gates * H, H, int8);
+    w.add("rnn.bias_ih" + suffix, gates * H, 1, int8);
+    w.add("rnn.bias_hh" + suffix, gates * H, 1, int8);
+  }
+  w.add("head.token.output.weight", V, H, int8);
+  w.add("head.token.output.bias", V, 1, int8);
+  const RecurrentModel model(spec, w.tensors, precision);
+
+  std::vector<double> coins(B * N);
+  for (double& c : coins) c = uniform();
+  std::vector<std::int32_t> tokens(B * N), given(1);
+  std::vector<std::int64_t> lengths(B);
+  std::vector<float> logits(static_cast<std::size_t>(B * N * V)), vector(1);
+  Request request;
+  request.n_frames = N;
+  request.coins = coins.data();
+  request.given = given.data();
+  request.vector = vector.data();
+  request.tokens = tokens.data();
+  request.lengths = lengths.data();
+  request.logits = logits.data();
+  request.options.top_p = 0.95;
+  std::vector<SequenceState> states(B, start_of(model));
+  Never never;
+  recurrent_sample(model, states, request, 2, isa, never);
+
+  std::uint64_t hash = 14695981039346656037ull;
+  const auto mix = [&hash](std::uint32_t bits) { hash = (hash ^ bits) * 1099511628211ull; };
+  for (const std::int32_t t : tokens) mix(static_cast<std::uint32_t>(t));
+  for (const float x : logits) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    mix(bits);
+  }
+  return hash;
+}
+
+}  // namespace
+
+int main() {
+  const Cell cells[] = {Cell::lstm, Cell::gru, Cell::rnn_tanh, Cell::rnn_relu};
+  const Precision precisions[] = {Precision::float32, Precision::bfloat16, Precision::int8};
+  for (const Isa isa : isas_available()) {
+    std::uint64_t all = 14695981039346656037ull;
+    for (const Cell cell : cells)
+      for (const Precision precision : precisions) all = (all ^ hash_of(cell, precision, isa)) * 1099511628211ull;
+    std::printf("%s %016llx\n", name_of(isa), static_cast<unsigned long long>(all));
+  }
+}
