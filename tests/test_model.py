@@ -358,6 +358,25 @@ def test_a_prompt_out_of_range_is_transposed_and_back(tiny: mg.Model, transpose:
     assert any(c[1] >= 32 * STEP for c in columns(piece))
 
 
+@pytest.mark.parametrize("transpose", [-44, 46])
+def test_what_is_transposed_back_stays_on_the_keyboard(make_model: Any, transpose: int) -> None:
+    """A model that loves the ends of its ranges, asked to go on where MIDI pitches end."""
+    edge = {("bass", 2): 1e9} if transpose < 0 else {("soprano", 47): 1e9}
+    prompt = four_voices(2, transpose)
+    piece = model.Model(make_model(CHORALE, bias=edge)).sample(prompt=prompt, length="6 bars", seed=1)
+    assert piece.notes["pitch"].max() <= 127
+    assert read_midi(piece.to_bytes(), strict=True) == piece
+
+
+def test_odd_metres_of_a_prompt(tiny: mg.Model) -> None:
+    for signature in ((0, 19, 1), (0, 1, 32), (0, 255, 16), (0, 5, 8), (0, 7, 64)):
+        prompt = Score([(480, 960, p) for p in (48, 57, 64, 72)], time_signatures=[signature])
+        piece = tiny.sample(prompt=prompt, seed=1, length="100 steps")
+        assert steps_of(piece) <= 100
+        found = piece.time_signatures[-1][["numerator", "denominator"]].item()
+        assert found == signature[1:]
+
+
 def test_prompts_that_cannot_be_read(tiny: mg.Model, tmp_path: Path) -> None:
     five = Score([(960, 480, p) for p in (50, 55, 60, 64, 67)])
     with pytest.raises(ValueError, match="prompt: bar 1, tick 960: expected at most 4 notes at once, got 5"):

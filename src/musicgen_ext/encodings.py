@@ -505,9 +505,9 @@ class VoiceGrid:
         """
         grid = self.tokens_to_grid(tokens)
         signatures = [(0, meter.numerator, meter.denominator)]
-        if meter.pickup:
-            first = (0, *_fraction(meter.pickup))
-            signatures = [first, (meter.pickup * TICKS_PER_STEP, meter.numerator, meter.denominator)]
+        first = _fraction(meter.pickup)
+        if 0 < first[0] <= 255:  # a time signature cannot say more
+            signatures = [(0, *first), (meter.pickup * TICKS_PER_STEP, meter.numerator, meter.denominator)]
         return Score(
             list(grid.notes(transpose=transpose)),
             ticks_per_quarter=TICKS_PER_QUARTER,
@@ -862,7 +862,7 @@ class _Reader:
 def _fraction(sixteenths: int) -> tuple[int, int]:
     """A time signature for a bar of so many sixteenths."""
     denominator = 16
-    while sixteenths % 2 == 0 and denominator > 4:
+    while sixteenths and sixteenths % 2 == 0 and denominator > 4:
         sixteenths, denominator = sixteenths // 2, denominator // 2
     return sixteenths, denominator
 

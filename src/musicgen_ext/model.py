@@ -668,11 +668,11 @@ class Model:
         for slot, description in enumerate(encoding.slots):
             allowed[slot, : description["size"]] = True
             if description["name"] in encoding.ranges:
-                low, high = (
-                    p - encoding.lowest_pitch + encoding.first_pitch for p in encoding.ranges[description["name"]]
-                )
-                allowed[slot, encoding.first_pitch : low] = False
-                allowed[slot, high + 1 :] = False
+                low, high = encoding.ranges[description["name"]]
+                low, high = max(low, plan.shift), min(high, 127 + plan.shift)  # transposed back, it is a MIDI pitch
+                low, high = (p - encoding.lowest_pitch + encoding.first_pitch for p in (low, high))
+                allowed[slot, encoding.first_pitch : max(low, encoding.first_pitch)] = False
+                allowed[slot, max(high + 1, encoding.first_pitch) :] = False
         mask = np.repeat(allowed[None], n, axis=0)
         if encoding.hold:
             # A hold has something to hold, and what the prompt wrote keeps its length.
