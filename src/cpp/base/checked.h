@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <new>
 
@@ -17,6 +18,9 @@ template <class... Rest>
 std::size_t checked_product(std::size_t a, std::size_t b, Rest... rest) {
   return checked_product(checked_product(a, b), static_cast<std::size_t>(rest)...);
 }
+
+// A size that is known not to be negative.
+inline std::size_t to_size(std::int64_t n) { return static_cast<std::size_t>(n); }
 
 inline std::size_t round_up(std::size_t n, std::size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 

@@ -24,11 +24,14 @@ template <class T>
 py::array_t<T> array_of(const py::object& object, const char* name, const std::vector<py::ssize_t>& shape) {
   if (!py::array_t<T, py::array::c_style>::check_(object)) {
     throw py::type_error(std::string(name) + ": expected a C-contiguous array of " +
-                         py::cast<std::string>(py::str(py::dtype::of<T>())) + ", got " + py::cast<std::string>(py::repr(py::type::of(object))));
+                         py::cast<std::string>(py::str(py::dtype::of<T>())) + ", got " +
+                         py::cast<std::string>(py::repr(py::type::of(object))));
   }
   auto array = py::reinterpret_borrow<py::array_t<T>>(object);
   const std::vector<py::ssize_t> got(array.shape(), array.shape() + array.ndim());
-  if (got != shape) throw std::invalid_argument(std::string(name) + ": expected shape " + shape_text(shape) + ", got " + shape_text(got));
+  if (got != shape)
+    throw std::invalid_argument(std::string(name) + ": expected shape " + shape_text(shape) + ", got " +
+                                shape_text(got));
   return array;
 }
 
@@ -38,8 +41,9 @@ void check_range(const py::array_t<T>& array, const char* name, std::int64_t low
   const T* values = array.data();
   for (py::ssize_t i = 0; i < array.size(); ++i) {
     if (values[i] < low || values[i] > high) {
-      throw std::invalid_argument(std::string(name) + ": expected values in [" + std::to_string(low) + ", " + std::to_string(high) + "], got " +
-                                  std::to_string(values[i]) + " at flat index " + std::to_string(i));
+      throw std::invalid_argument(std::string(name) + ": expected values in [" + std::to_string(low) + ", " +
+                                  std::to_string(high) + "], got " + std::to_string(values[i]) + " at flat index " +
+                                  std::to_string(i));
     }
   }
 }

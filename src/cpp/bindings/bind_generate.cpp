@@ -31,8 +31,9 @@ int optional_int(const py::handle& value) { return value.is_none() ? -1 : py::ca
 // From RecurrentConfig.to_dict(), which has been validated in Python.
 RecurrentSpec spec_of(const py::dict& config) {
   RecurrentSpec spec;
-  spec.cell = choice<Cell>(config["cell"], "cell",
-                           {{"lstm", Cell::lstm}, {"gru", Cell::gru}, {"rnn_tanh", Cell::rnn_tanh}, {"rnn_relu", Cell::rnn_relu}});
+  spec.cell = choice<Cell>(
+      config["cell"], "cell",
+      {{"lstm", Cell::lstm}, {"gru", Cell::gru}, {"rnn_tanh", Cell::rnn_tanh}, {"rnn_relu", Cell::rnn_relu}});
   spec.hidden_size = py::cast<int>(config["hidden_size"]);
   spec.num_layers = py::cast<int>(config["num_layers"]);
   spec.concat = py::cast<std::string>(config["combine"]) == "concat";
@@ -121,7 +122,8 @@ RecurrentSpec spec_of(const py::dict& config) {
     Slot& slot = spec.slots[s++];
     slot.hidden_size = py::cast<int>(head["hidden_size"]);
     for (const py::handle name : head["inputs"]) slot.inputs.push_back(index_of(name));
-    for (const py::handle r : head["relative"]) slot.relative.push_back({index_of(r["feature"]), py::cast<int>(r["radius"])});
+    for (const py::handle r : head["relative"])
+      slot.relative.push_back({index_of(r["feature"]), py::cast<int>(r["radius"])});
     for (const py::handle name : head["copy"]) slot.copies.push_back(index_of(name));
   }
   return spec;
@@ -166,9 +168,10 @@ class Signals final : public Interrupt {
 
 bool fits(const RecurrentModel& model, const SequenceState& state) {
   const SequenceState start = start_of(model);
-  return state.h.size() == start.h.size() && state.c.size() == start.c.size() && state.tokens.size() == start.tokens.size() &&
-         state.last_onset.size() == start.last_onset.size() && state.match.size() == start.match.size() &&
-         state.hashes.size() == start.hashes.size() && state.sounding.size() == start.sounding.size() && state.frame >= 0;
+  return state.h.size() == start.h.size() && state.c.size() == start.c.size() &&
+         state.tokens.size() == start.tokens.size() && state.last_onset.size() == start.last_onset.size() &&
+         state.match.size() == start.match.size() && state.hashes.size() == start.hashes.size() &&
+         state.sounding.size() == start.sounding.size() && state.frame >= 0;
 }
 
 template <class T>
@@ -181,8 +184,9 @@ py::array_t<T> array_copy(const std::vector<T>& values) {
 py::tuple pickle_states(const RecurrentStates& states) {
   py::list sequences;
   for (const SequenceState& s : states.sequences)
-    sequences.append(py::make_tuple(array_copy(s.h), array_copy(s.c), s.frame, array_copy(s.tokens), array_copy(s.sounding),
-                                    array_copy(s.last_onset), array_copy(s.hashes), array_copy(s.match)));
+    sequences.append(py::make_tuple(array_copy(s.h), array_copy(s.c), s.frame, array_copy(s.tokens),
+                                    array_copy(s.sounding), array_copy(s.last_onset), array_copy(s.hashes),
+                                    array_copy(s.match)));
   return py::make_tuple(sequences);
 }
 
@@ -211,8 +215,8 @@ void check_tokens(const py::array_t<std::int32_t>& tokens, const RecurrentSpec& 
   for (py::ssize_t i = 0; i < tokens.size(); ++i) {
     const Slot& slot = spec.slots[static_cast<std::size_t>(i % slots)];
     if (values[i] < -1 || values[i] >= slot.size)
-      throw std::invalid_argument(std::string(name) + ": expected tokens in [0, " + std::to_string(slot.size - 1) + "] (or -1: free) in slot '" +
-                                  slot.name + "', got " + std::to_string(values[i]));
+      throw std::invalid_argument(std::string(name) + ": expected tokens in [0, " + std::to_string(slot.size - 1) +
+                                  "] (or -1: free) in slot '" + slot.name + "', got " + std::to_string(values[i]));
   }
 }
 
@@ -224,14 +228,15 @@ void check_given(const py::array_t<std::int32_t>& given, const RecurrentSpec& sp
     if (feature.kind != FeatureKind::given) continue;
     for (py::ssize_t i = feature.given; i < given.size(); i += spec.num_given)
       if (values[i] < 0 || values[i] >= feature.size)
-        throw std::invalid_argument("given '" + spec.feature_names[f] + "': expected ids in [0, " + std::to_string(feature.size - 1) + "], got " +
-                                    std::to_string(values[i]));
+        throw std::invalid_argument("given '" + spec.feature_names[f] + "': expected ids in [0, " +
+                                    std::to_string(feature.size - 1) + "], got " + std::to_string(values[i]));
   }
 }
 
-py::tuple sample(const RecurrentModel& model, const RecurrentStates& before, std::int64_t n_frames, const py::object& coins,
-                 const py::object& forced, const py::object& given, const py::object& vector, const py::object& allowed,
-                 const std::pair<int, int>& stop, const SamplerOptions& options, int threads, bool log_probs, bool logits) {
+py::tuple sample(const RecurrentModel& model, const RecurrentStates& before, std::int64_t n_frames,
+                 const py::object& coins, const py::object& forced, const py::object& given, const py::object& vector,
+                 const py::object& allowed, const std::pair<int, int>& stop, const SamplerOptions& options, int threads,
+                 bool log_probs, bool logits) {
   const RecurrentSpec& spec = model.spec();
   const auto batch = static_cast<py::ssize_t>(before.sequences.size());
   const auto slots = static_cast<py::ssize_t>(spec.slots.size());
@@ -244,7 +249,8 @@ py::tuple sample(const RecurrentModel& model, const RecurrentStates& before, std
   const auto coin_array = array_of<double>(coins, "coins", {batch, n_frames, slots});
   request.coins = coin_array.data();
   for (py::ssize_t i = 0; i < coin_array.size(); ++i)
-    if (!(request.coins[i] >= 0.0 && request.coins[i] < 1.0)) throw std::invalid_argument("coins: expected values in [0, 1)");
+    if (!(request.coins[i] >= 0.0 && request.coins[i] < 1.0))
+      throw std::invalid_argument("coins: expected values in [0, 1)");
   std::optional<py::array_t<std::int32_t>> forced_array;
   if (!forced.is_none()) {
     forced_array = array_of<std::int32_t>(forced, "forced", {batch, n_frames, slots});
@@ -259,7 +265,8 @@ py::tuple sample(const RecurrentModel& model, const RecurrentStates& before, std
   std::optional<py::array_t<std::uint8_t>> allowed_array;
   if (!allowed.is_none()) {
     const py::ssize_t frames = py::cast<py::array>(allowed).ndim() == 3 ? py::cast<py::array>(allowed).shape(0) : -1;
-    allowed_array = array_of<std::uint8_t>(allowed, "allowed", {frames == 1 ? 1 : n_frames, slots, model.most_tokens()});
+    allowed_array =
+        array_of<std::uint8_t>(allowed, "allowed", {frames == 1 ? 1 : n_frames, slots, model.most_tokens()});
     request.allowed = allowed_array->data();
     request.allowed_frames = frames;
   }
@@ -282,7 +289,8 @@ py::tuple sample(const RecurrentModel& model, const RecurrentStates& before, std
     log_prob_out = std::move(out);
   }
   if (logits) {
-    py::array_t<float> out({batch, static_cast<py::ssize_t>(n_frames), slots, static_cast<py::ssize_t>(model.most_tokens())});
+    py::array_t<float> out(
+        {batch, static_cast<py::ssize_t>(n_frames), slots, static_cast<py::ssize_t>(model.most_tokens())});
     std::fill(out.mutable_data(), out.mutable_data() + out.size(), 0.0f);
     request.logits = out.mutable_data();
     logit_out = std::move(out);
@@ -304,20 +312,21 @@ py::tuple sample(const RecurrentModel& model, const RecurrentStates& before, std
 
 void register_generate(py::module_& m) {
   py::class_<SamplerOptions>(m, "SamplerOptions")
-      .def(py::init([](double temperature, int top_k, double top_p) {
-             return SamplerOptions{temperature, top_k, top_p};
-           }),
+      .def(py::init(
+               [](double temperature, int top_k, double top_p) { return SamplerOptions{temperature, top_k, top_p}; }),
            py::arg("temperature"), py::arg("top_k"), py::arg("top_p"));
 
   py::class_<RecurrentStates>(m, "RecurrentStates")
       .def("__len__", [](const RecurrentStates& s) { return s.sequences.size(); })
-      .def_property_readonly("frame", [](const RecurrentStates& s) { return s.sequences.empty() ? 0 : s.sequences.front().frame; })
+      .def_property_readonly(
+          "frame", [](const RecurrentStates& s) { return s.sequences.empty() ? 0 : s.sequences.front().frame; })
       .def(py::pickle(&pickle_states, &unpickle_states));
 
   py::class_<RecurrentModel>(m, "RecurrentModel")
       .def(py::init([](const py::dict& config, const py::dict& tensors, const std::string& precision) {
-             const auto p = choice<Precision>(py::str(precision), "precision",
-                                              {{"float32", Precision::float32}, {"bfloat16", Precision::bfloat16}, {"int8", Precision::int8}});
+             const auto p = choice<Precision>(
+                 py::str(precision), "precision",
+                 {{"float32", Precision::float32}, {"bfloat16", Precision::bfloat16}, {"int8", Precision::int8}});
              RecurrentSpec spec = spec_of(config);
              const Tensors views = tensors_of(tensors);
              const py::gil_scoped_release nogil;
@@ -326,11 +335,15 @@ void register_generate(py::module_& m) {
            py::arg("config"), py::arg("tensors"), py::arg("precision"))
       .def_property_readonly("packed_bytes", &RecurrentModel::packed_bytes)
       .def_property_readonly("macs_per_frame", &RecurrentModel::macs_per_frame)
-      .def("start", [](const RecurrentModel& model, py::ssize_t batch) {
-        if (batch < 1) throw std::invalid_argument("batch: expected at least 1, got " + std::to_string(batch));
-        return RecurrentStates{std::vector<SequenceState>(static_cast<std::size_t>(batch), start_of(model))};
-      }, py::arg("batch"));
+      .def(
+          "start",
+          [](const RecurrentModel& model, py::ssize_t batch) {
+            if (batch < 1) throw std::invalid_argument("batch: expected at least 1, got " + std::to_string(batch));
+            return RecurrentStates{std::vector<SequenceState>(static_cast<std::size_t>(batch), start_of(model))};
+          },
+          py::arg("batch"));
 
-  m.def("sample", &sample, py::arg("model"), py::arg("state"), py::arg("n_frames"), py::arg("coins"), py::arg("forced"), py::arg("given"),
-        py::arg("vector"), py::arg("allowed"), py::arg("stop"), py::arg("options"), py::arg("threads"), py::arg("log_probs"), py::arg("logits"));
+  m.def("sample", &sample, py::arg("model"), py::arg("state"), py::arg("n_frames"), py::arg("coins"), py::arg("forced"),
+        py::arg("given"), py::arg("vector"), py::arg("allowed"), py::arg("stop"), py::arg("options"),
+        py::arg("threads"), py::arg("log_probs"), py::arg("logits"));
 }

@@ -91,7 +91,8 @@ std::vector<int> tiles_of(int vecs, int gates) {
 
 std::size_t tile_bytes(Precision precision, int tile_vecs, int cols) {
   const std::size_t columns_a_line = precision == Precision::float32 ? 1 : precision == Precision::bfloat16 ? 2 : 4;
-  return static_cast<std::size_t>(64) * static_cast<std::size_t>(tile_vecs) * (static_cast<std::size_t>(cols) / columns_a_line);
+  return static_cast<std::size_t>(64) * static_cast<std::size_t>(tile_vecs) *
+         (static_cast<std::size_t>(cols) / columns_a_line);
 }
 
 }  // namespace musicgen::generate

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "base/checked.h"
 #include "base/cpu.h"
 
 namespace musicgen::generate {
@@ -16,6 +17,9 @@ enum class Precision { float32, bfloat16, int8 };
 enum class Cell { lstm, gru, rnn_tanh, rnn_relu };
 
 constexpr int kLanes = 16;
+
+// Rounded up to whole vectors.
+inline int padded(int n) { return static_cast<int>(round_up(to_size(n), kLanes)); }
 
 // A vector that meets a matrix: floats, or signed bytes (kByteBias added on paths that want them unsigned) whose values
 // are bytes times `scale`.
@@ -28,37 +32,37 @@ struct Input {  // no default values: kernels keep arrays of them, and would fil
 // bfloat16, four for int8) holding 64 bytes for every vector of the tile: the order in which a product reads them.
 struct Matrix {
   Precision precision = Precision::float32;
-  int vecs = 0;                      // padded rows / 16
-  int cols = 0;                      // padded to a multiple of 16
-  std::vector<int> tiles;            // vectors in each tile
-  const char* weights = nullptr;     // first tile; the next ones are `tile_pitch` bytes apart
-  bool far = false;                  // part of more weights than a second-level cache holds
-  std::size_t tile_pitch = 0;        // of a full tile, whatever lies between included
-  const float* scale = nullptr;      // int8: a weight is its byte times the scale of its row
-  const int* minus_bias = nullptr;   // int8: -128 times the sum of the row's bytes
+  int vecs = 0;                     // padded rows / 16
+  int cols = 0;                     // padded to a multiple of 16
+  std::vector<int> tiles;           // vectors in each tile
+  const char* weights = nullptr;    // first tile; the next ones are `tile_pitch` bytes apart
+  bool far = false;                 // part of more weights than a second-level cache holds
+  std::size_t tile_pitch = 0;       // of a full tile, whatever lies between included
+  const float* scale = nullptr;     // int8: a weight is its byte times the scale of its row
+  const int* minus_bias = nullptr;  // int8: -128 times the sum of the row's bytes
 };
 
 // One recurrent layer. Gate rows are interleaved: a tile holds all gates of its units, so that a unit's activations
 // follow its sums while these are still in cache.
 struct Layer {
   Cell cell = Cell::lstm;
-  int units = 0;                    // padded to a multiple of 16
-  bool has_input = false;           // false in the first layer, whose input product is a table lookup
+  int units = 0;           // padded to a multiple of 16
+  bool has_input = false;  // false in the first layer, whose input product is a table lookup
   Matrix ih, hh;
-  const float* bias = nullptr;      // in tile order; LSTM and RNN: both biases added up; GRU: bias_ih
-  const float* bias_hh = nullptr;   // GRU only
+  const float* bias = nullptr;     // in tile order; LSTM and RNN: both biases added up; GRU: bias_ih
+  const float* bias_hh = nullptr;  // GRU only
 };
 
 // What a layer reads and writes for one sequence.
 struct LayerRow {
-  const float* start;       // bias or table sum, in tile order
-  Input x;                  // from the layer below (unused in the first)
-  Input h;                  // own state, before
-  const float* h_float;     // the same as floats (GRU blends it)
-  float* c;                 // LSTM cell state, in place
-  float* h_out;             // own state, after
-  unsigned char* bytes_out; // the same in bytes, for int8; else null
-  float* scale_out;         // and their scale
+  const float* start;        // bias or table sum, in tile order
+  Input x;                   // from the layer below (unused in the first)
+  Input h;                   // own state, before
+  const float* h_float;      // the same as floats (GRU blends it)
+  float* c;                  // LSTM cell state, in place
+  float* h_out;              // own state, after
+  unsigned char* bytes_out;  // the same in bytes, for int8; else null
+  float* scale_out;          // and their scale
 };
 
 // One sequence's row of a dense product.
@@ -77,7 +81,8 @@ struct Kernels {
   void (*tanh)(float* values, unsigned char* bytes, int n);
   // bytes = values * up, to the nearest, at most 127.
   void (*to_bytes)(const float* values, unsigned char* bytes, int n, float up);
-  // Unnormalised probabilities exp((logits - max) * inverse_temperature); n a multiple of 16. Returns the largest logit.
+  // Unnormalised probabilities exp((logits - max) * inverse_temperature); n a multiple of 16. Returns the largest
+  // logit.
   float (*weights_of)(const float* logits, float* weights, int n, float inverse_temperature);
   // Their sums, sixteen by sixteen, and the sum of these.
   double (*total)(const float* weights, float* sums, int n);

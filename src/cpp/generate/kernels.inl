@@ -36,11 +36,12 @@ inline V gated(V a, V b) {
 }
 
 // acc[b][v] += rows (first + v) of a tile times x[b], for NV row vectors and NB inputs. A matrix has at least sixteen
-// columns; loops that know it run without copies of their accumulators (GCC 12). Far weights are asked for eight columns
-// ahead: configuration C in bfloat16 gains 12 % by it, while float32 and int8 lose as much as they gain.
+// columns; loops that know it run without copies of their accumulators (GCC 12). Far weights are asked for eight
+// columns ahead: configuration C in bfloat16 gains 12 % by it, while float32 and int8 lose as much as they gain.
 template <Precision P, int NV, int NB, bool Far>
-inline __attribute__((always_inline)) void accumulate(V (&acc)[NB][NV], const Matrix& m, const char* w, std::size_t stride,
-                                                      int row, const Input* x, std::ptrdiff_t ahead) {
+inline __attribute__((always_inline)) void accumulate(V (&acc)[NB][NV], const Matrix& m, const char* w,
+                                                      std::size_t stride, int row, const Input* x,
+                                                      std::ptrdiff_t ahead) {
   const unsigned char* data[NB];
   for (int b = 0; b < NB; ++b) data[b] = x[b].data;
   if constexpr (P == Precision::float32) {
@@ -131,8 +132,8 @@ using BlockFunction = void (*)(const Term*, int, int, int, int, int, const float
 
 template <Precision P, int NB>
 inline BlockFunction block_for(int nv) {
-#define MUSICGEN_CASE(n)                                                        \
-  case n:                                                                       \
+#define MUSICGEN_CASE(n)                                                           \
+  case n:                                                                          \
     if constexpr (n <= (NB == 1 ? kSoloVecs : kBatchVecs)) return block<P, n, NB>; \
     break;
   switch (nv) {
@@ -155,8 +156,8 @@ inline BlockFunction block_for(int nv) {
 
 template <Precision P>
 inline BlockFunction block_for(int nv, int nb) {
-#define MUSICGEN_CASE(n) \
-  case n:                \
+#define MUSICGEN_CASE(n)                                       \
+  case n:                                                      \
     if constexpr (n <= kBatchRows) return block_for<P, n>(nv); \
     break;
   switch (nb) {
@@ -196,7 +197,8 @@ inline void tile_product(const Matrix* const* matrices, const Input* const* x, i
       // While the first part of a batch waits for its weights, the others compute from cache: let these fetch what the
       // next rows will want, one row vector each.
       for (int t = 0; t < n_terms && matrices[t]->far && nb > 1; ++t) {
-        const std::ptrdiff_t next = first + nv < vecs ? 64 * nv : static_cast<std::ptrdiff_t>(matrices[t]->tile_pitch) - 64 * first;
+        const std::ptrdiff_t next =
+            first + nv < vecs ? 64 * nv : static_cast<std::ptrdiff_t>(matrices[t]->tile_pitch) - 64 * first;
         terms[t].ahead = rp > 0 && rp <= nv ? next + 64 * (rp - 1) : 0;
       }
       const BlockFunction f = block_for<P>(nv, nb);
@@ -285,7 +287,8 @@ void layer_step(const Layer& layer, const LayerRow* rows, int n, float* scratch)
           const int unit = row / kGates + kLanes * j, gate = kLanes * kGates * j;
           const V h = cell_step<C>(gates[b] + gate, recurrent_sums[b] + gate, r, unit);
           store(r.h_out + unit, h);
-          if constexpr (P == Precision::int8 && C != Cell::rnn_relu) store_bytes(r.bytes_out + unit, mul(h, set1(127.0f)));
+          if constexpr (P == Precision::int8 && C != Cell::rnn_relu)
+            store_bytes(r.bytes_out + unit, mul(h, set1(127.0f)));
         }
       }
       row += kLanes * vecs;

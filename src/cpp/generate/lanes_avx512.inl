@@ -34,7 +34,9 @@ struct Pair {
 };
 inline Pair load_pair(const char* p) { return {_mm512_loadu_si512(p)}; }
 inline V even(Pair a) { return {_mm512_castsi512_ps(_mm512_slli_epi32(a.v, 16))}; }
-inline V odd(Pair a) { return {_mm512_castsi512_ps(_mm512_and_si512(a.v, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))}; }
+inline V odd(Pair a) {
+  return {_mm512_castsi512_ps(_mm512_and_si512(a.v, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
+}
 
 // Four signed bytes of one row in a 32-bit lane against the same four columns of the input.
 struct Bytes {

@@ -24,7 +24,9 @@ inline Quarter q_power_of_two(Quarter n) {
 inline Quarter q_zero_where_less(Quarter a, Quarter x, Quarter limit) {
   return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(a), vcltq_f32(x, limit)));
 }
-inline QuarterInt q_load_bits(const char* p) { return vreinterpretq_s32_s8(vld1q_s8(reinterpret_cast<const signed char*>(p))); }
+inline QuarterInt q_load_bits(const char* p) {
+  return vreinterpretq_s32_s8(vld1q_s8(reinterpret_cast<const signed char*>(p)));
+}
 inline Quarter q_even(QuarterInt a) { return vreinterpretq_f32_s32(vshlq_n_s32(a, 16)); }
 inline Quarter q_odd(QuarterInt a) {
   return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_s32(a), vdupq_n_u32(0xffff0000u)));
@@ -76,7 +78,8 @@ inline Quarter q_fma(Quarter a, Quarter b, Quarter c) {
   const __m128i half_way =
       _mm_cmpeq_epi32(_mm_and_si128(low_words, _mm_set1_epi32(0x1fffffff)), _mm_set1_epi32(0x10000000));
   const __m128d zero = _mm_setzero_pd();
-  const __m128 not_zero = _mm_shuffle_ps(_mm_castpd_ps(_mm_cmpneq_pd(s0, zero)), _mm_castpd_ps(_mm_cmpneq_pd(s1, zero)), 0x88);
+  const __m128 not_zero =
+      _mm_shuffle_ps(_mm_castpd_ps(_mm_cmpneq_pd(s0, zero)), _mm_castpd_ps(_mm_cmpneq_pd(s1, zero)), 0x88);
   const __m128 magnitude = _mm_andnot_ps(_mm_set1_ps(-0.0f), r);
   const __m128 tiny = _mm_and_ps(_mm_cmple_ps(magnitude, _mm_set1_ps(1.17549435e-38f)), not_zero);
   if (_mm_movemask_ps(_mm_or_ps(_mm_castsi128_ps(half_way), tiny)) != 0) return fma_lane_by_lane(a, b, c);
@@ -115,21 +118,45 @@ struct Quarter {
 struct QuarterInt {
   int v[4];
 };
-#define MUSICGEN_EACH(expression)            \
-  do {                                       \
-    for (int i = 0; i < 4; ++i) expression;  \
+#define MUSICGEN_EACH(expression)           \
+  do {                                      \
+    for (int i = 0; i < 4; ++i) expression; \
   } while (false)
 inline Quarter q_load(const float* p) { return {{p[0], p[1], p[2], p[3]}}; }
 inline void q_store(float* p, Quarter a) { MUSICGEN_EACH(p[i] = a.v[i]); }
 inline Quarter q_set1(float x) { return {{x, x, x, x}}; }
-inline Quarter q_add(Quarter a, Quarter b) { MUSICGEN_EACH(a.v[i] = a.v[i] + b.v[i]); return a; }
-inline Quarter q_sub(Quarter a, Quarter b) { MUSICGEN_EACH(a.v[i] = a.v[i] - b.v[i]); return a; }
-inline Quarter q_mul(Quarter a, Quarter b) { MUSICGEN_EACH(a.v[i] = a.v[i] * b.v[i]); return a; }
-inline Quarter q_div(Quarter a, Quarter b) { MUSICGEN_EACH(a.v[i] = a.v[i] / b.v[i]); return a; }
-inline Quarter q_fma(Quarter a, Quarter b, Quarter c) { MUSICGEN_EACH(c.v[i] = std::fma(a.v[i], b.v[i], c.v[i])); return c; }
-inline Quarter q_max(Quarter a, Quarter b) { MUSICGEN_EACH(a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]); return a; }
-inline Quarter q_min(Quarter a, Quarter b) { MUSICGEN_EACH(a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]); return a; }
-inline Quarter q_nearest(Quarter a) { MUSICGEN_EACH(a.v[i] = std::nearbyint(a.v[i])); return a; }
+inline Quarter q_add(Quarter a, Quarter b) {
+  MUSICGEN_EACH(a.v[i] = a.v[i] + b.v[i]);
+  return a;
+}
+inline Quarter q_sub(Quarter a, Quarter b) {
+  MUSICGEN_EACH(a.v[i] = a.v[i] - b.v[i]);
+  return a;
+}
+inline Quarter q_mul(Quarter a, Quarter b) {
+  MUSICGEN_EACH(a.v[i] = a.v[i] * b.v[i]);
+  return a;
+}
+inline Quarter q_div(Quarter a, Quarter b) {
+  MUSICGEN_EACH(a.v[i] = a.v[i] / b.v[i]);
+  return a;
+}
+inline Quarter q_fma(Quarter a, Quarter b, Quarter c) {
+  MUSICGEN_EACH(c.v[i] = std::fma(a.v[i], b.v[i], c.v[i]));
+  return c;
+}
+inline Quarter q_max(Quarter a, Quarter b) {
+  MUSICGEN_EACH(a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]);
+  return a;
+}
+inline Quarter q_min(Quarter a, Quarter b) {
+  MUSICGEN_EACH(a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]);
+  return a;
+}
+inline Quarter q_nearest(Quarter a) {
+  MUSICGEN_EACH(a.v[i] = std::nearbyint(a.v[i]));
+  return a;
+}
 inline QuarterInt q_to_int(Quarter a) {
   QuarterInt r;
   MUSICGEN_EACH(r.v[i] = static_cast<int>(std::nearbyint(a.v[i])));
@@ -140,7 +167,10 @@ inline Quarter q_from_int(QuarterInt a) {
   MUSICGEN_EACH(r.v[i] = static_cast<float>(a.v[i]));
   return r;
 }
-inline Quarter q_power_of_two(Quarter n) { MUSICGEN_EACH(n.v[i] = std::ldexp(1.0f, static_cast<int>(n.v[i]))); return n; }
+inline Quarter q_power_of_two(Quarter n) {
+  MUSICGEN_EACH(n.v[i] = std::ldexp(1.0f, static_cast<int>(n.v[i])));
+  return n;
+}
 inline Quarter q_zero_where_less(Quarter a, Quarter x, Quarter limit) {
   MUSICGEN_EACH(a.v[i] = x.v[i] < limit.v[i] ? 0.0f : a.v[i]);
   return a;
@@ -198,8 +228,8 @@ inline void store(float* p, V a) {
   for (int i = 0; i < 4; ++i) q_store(p + 4 * i, a.q[i]);
 }
 inline V set1(float x) { return {{q_set1(x), q_set1(x), q_set1(x), q_set1(x)}}; }
-#define MUSICGEN_LANEWISE(name)                                                                      \
-  inline V name(V a, V b) {                                                                          \
+#define MUSICGEN_LANEWISE(name)                                                                                        \
+  inline V name(V a, V b) {                                                                                            \
     return {{q_##name(a.q[0], b.q[0]), q_##name(a.q[1], b.q[1]), q_##name(a.q[2], b.q[2]), q_##name(a.q[3], b.q[3])}}; \
   }
 MUSICGEN_LANEWISE(add)
@@ -229,7 +259,9 @@ inline V zero_where_less(V a, V x, V limit) {
 struct Pair {
   QuarterInt q[4];
 };
-inline Pair load_pair(const char* p) { return {{q_load_bits(p), q_load_bits(p + 16), q_load_bits(p + 32), q_load_bits(p + 48)}}; }
+inline Pair load_pair(const char* p) {
+  return {{q_load_bits(p), q_load_bits(p + 16), q_load_bits(p + 32), q_load_bits(p + 48)}};
+}
 inline V even(Pair a) { return {{q_even(a.q[0]), q_even(a.q[1]), q_even(a.q[2]), q_even(a.q[3])}}; }
 inline V odd(Pair a) { return {{q_odd(a.q[0]), q_odd(a.q[1]), q_odd(a.q[2]), q_odd(a.q[3])}}; }
 
@@ -239,7 +271,9 @@ struct Bytes {
 struct Four {
   QuarterInt x;
 };
-inline Bytes load_bytes(const char* p) { return {{q_load_bits(p), q_load_bits(p + 16), q_load_bits(p + 32), q_load_bits(p + 48)}}; }
+inline Bytes load_bytes(const char* p) {
+  return {{q_load_bits(p), q_load_bits(p + 16), q_load_bits(p + 32), q_load_bits(p + 48)}};
+}
 inline Four four(const unsigned char* x) {
   int bits;
   std::memcpy(&bits, x, 4);

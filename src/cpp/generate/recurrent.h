@@ -14,7 +14,19 @@
 
 namespace musicgen::generate {
 
-enum class FeatureKind { token, sounding, held, clock, match, match_length, interval, given, chosen, chosen_sounding, difference };
+enum class FeatureKind {
+  token,
+  sounding,
+  held,
+  clock,
+  match,
+  match_length,
+  interval,
+  given,
+  chosen,
+  chosen_sounding,
+  difference
+};
 
 struct Feature {
   FeatureKind kind = FeatureKind::token;
@@ -23,8 +35,8 @@ struct Feature {
   int period = 1, divide = 1;
   int other_slot = 0, limit = 0;
   int first = 0, second = 0;  // difference: indices of two features
-  int size = 0;   // number of ids
-  int given = 0;  // which column of the given features
+  int size = 0;               // number of ids
+  int given = 0;              // which column of the given features
 };
 
 struct Relative {
@@ -92,19 +104,19 @@ class RecurrentModel {
     std::vector<Table> inputs;
   };
 
-  int units() const { return units_; }            // hidden_size, padded
-  int gate_rows() const { return gate_rows_; }    // of one layer, packed
-  int most_rows() const { return most_rows_; }    // of any head's hidden or output product, padded
+  int units() const { return units_; }          // hidden_size, padded
+  int gate_rows() const { return gate_rows_; }  // of one layer, packed
+  int most_rows() const { return most_rows_; }  // of any head's hidden or output product, padded
   int most_tokens() const { return most_tokens_; }
   const std::vector<Layer>& layers() const { return layers_; }
   const std::vector<Table>& trunk() const { return trunk_; }
   const std::vector<Head>& heads() const { return heads_; }
-  const float* base() const { return base_; }     // first layer's biases, where no table holds them
+  const float* base() const { return base_; }  // first layer's biases, where no table holds them
   const Matrix& vector_projection() const { return vector_projection_; }
   const Matrix& vector_input() const { return vector_input_; }
   const std::vector<std::size_t>& differences() const { return differences_; }
   bool needs_match() const { return needs_match_; }
-  int history() const { return history_; }        // frames kept, a power of two
+  int history() const { return history_; }  // frames kept, a power of two
 
  private:
   class Packer;
@@ -125,12 +137,12 @@ class RecurrentModel {
 
 // Everything a sequence remembers between frames. A value: copy it to branch, keep it to go on later.
 struct SequenceState {
-  std::vector<float> h, c;                        // (num_layers, units)
-  std::int64_t frame = 0;                         // frames so far
-  std::vector<std::int32_t> tokens, sounding;     // rings of (history, slots)
-  std::vector<std::int64_t> last_onset;           // (slots)
-  std::vector<std::uint64_t> hashes;              // ring of (history), of whole frames
-  std::vector<std::int32_t> match;                // ring of (history): lengths of common suffixes
+  std::vector<float> h, c;                     // (num_layers, units)
+  std::int64_t frame = 0;                      // frames so far
+  std::vector<std::int32_t> tokens, sounding;  // rings of (history, slots)
+  std::vector<std::int64_t> last_onset;        // (slots)
+  std::vector<std::uint64_t> hashes;           // ring of (history), of whole frames
+  std::vector<std::int32_t> match;             // ring of (history): lengths of common suffixes
 };
 
 SequenceState start_of(const RecurrentModel& model);
@@ -138,18 +150,18 @@ SequenceState start_of(const RecurrentModel& model);
 // One call: B sequences, n frames. Row-major arrays; null where optional.
 struct Request {
   std::int64_t n_frames = 0;
-  const double* coins = nullptr;           // (B, n, slots) in [0, 1)
-  const std::int32_t* forced = nullptr;    // (B, n, slots), -1: free; optional
-  const std::int32_t* given = nullptr;     // (B, n, num_given)
-  const float* vector = nullptr;           // (B, vector_size)
-  const std::uint8_t* allowed = nullptr;   // (allowed_frames, slots, most_tokens); optional
-  std::int64_t allowed_frames = 0;         // 1 or n
-  int stop_slot = -1, stop_token = -1;     // a sequence ends with the frame in which this token is drawn
+  const double* coins = nullptr;          // (B, n, slots) in [0, 1)
+  const std::int32_t* forced = nullptr;   // (B, n, slots), -1: free; optional
+  const std::int32_t* given = nullptr;    // (B, n, num_given)
+  const float* vector = nullptr;          // (B, vector_size)
+  const std::uint8_t* allowed = nullptr;  // (allowed_frames, slots, most_tokens); optional
+  std::int64_t allowed_frames = 0;        // 1 or n
+  int stop_slot = -1, stop_token = -1;    // a sequence ends with the frame in which this token is drawn
   SamplerOptions options;
-  std::int32_t* tokens = nullptr;          // out (B, n, slots), -1 behind the end
-  std::int64_t* lengths = nullptr;         // out (B)
-  double* log_probs = nullptr;             // out (B, n, slots); optional
-  float* logits = nullptr;                 // out (B, n, slots, most_tokens); optional
+  std::int32_t* tokens = nullptr;   // out (B, n, slots), -1 behind the end
+  std::int64_t* lengths = nullptr;  // out (B)
+  double* log_probs = nullptr;      // out (B, n, slots); optional
+  float* logits = nullptr;          // out (B, n, slots, most_tokens); optional
 };
 
 // Asked every few milliseconds in the calling thread; true ends the call early.
@@ -161,7 +173,7 @@ class Interrupt {
 
 // Runs the request on `threads` threads and advances the states. False if it was interrupted. Throws
 // std::invalid_argument where no token is allowed.
-bool recurrent_sample(const RecurrentModel& model, std::vector<SequenceState>& states, const Request& request, int threads,
-                      Isa isa, Interrupt& interrupt);
+bool recurrent_sample(const RecurrentModel& model, std::vector<SequenceState>& states, const Request& request,
+                      int threads, Isa isa, Interrupt& interrupt);
 
 }  // namespace musicgen::generate

@@ -19,17 +19,17 @@ Sampler::Sampler(const SamplerOptions& options, int most_tokens)
       order_(static_cast<std::size_t>(most_tokens)) {}
 
 int Sampler::draw(const Kernels& kernels, const float* logits, int n, double coin) {
-  const int padded = static_cast<int>(round_up(static_cast<std::size_t>(n), kLanes));
+  const int lanes = padded(n);
   const bool greedy = options_.temperature == 0.0;
   if (greedy) {
-    const int token = kernels.largest(logits, padded);
+    const int token = kernels.largest(logits, lanes);
     return logits[token] == -std::numeric_limits<float>::infinity() ? -1 : token;
   }
-  const float top = kernels.weights_of(logits, weights_.data(), padded, inverse_temperature_);
+  const float top = kernels.weights_of(logits, weights_.data(), lanes, inverse_temperature_);
   if (top == -std::numeric_limits<float>::infinity()) return -1;
   if ((options_.top_k > 0 && options_.top_k < n) || options_.top_p < 1.0) filter(kernels, logits, n);
-  const double total = kernels.total(weights_.data(), sums_.data(), padded);
-  return kernels.pick(weights_.data(), sums_.data(), padded, coin * total);
+  const double total = kernels.total(weights_.data(), sums_.data(), lanes);
+  return kernels.pick(weights_.data(), sums_.data(), lanes, coin * total);
 }
 
 void Sampler::filter(const Kernels& kernels, const float* logits, int n) {
@@ -45,19 +45,20 @@ void Sampler::filter(const Kernels& kernels, const float* logits, int n) {
   }
   if (options_.top_p < 1.0) {
     std::sort(begin, begin + kept, before);
-    const int padded = static_cast<int>(round_up(static_cast<std::size_t>(n), kLanes));
-    const double enough = options_.top_p * kernels.total(weights_.data(), sums_.data(), padded);
+    const int lanes = padded(n);
+    const double enough = options_.top_p * kernels.total(weights_.data(), sums_.data(), lanes);
     double sum = 0.0;
     int i = 0;
-    while (i < kept && sum < enough) sum += static_cast<double>(weights_[static_cast<std::size_t>(order_[static_cast<std::size_t>(i++)])]);
+    while (i < kept && sum < enough)
+      sum += static_cast<double>(weights_[static_cast<std::size_t>(order_[static_cast<std::size_t>(i++)])]);
     for (; i < kept; ++i) weights_[static_cast<std::size_t>(order_[static_cast<std::size_t>(i)])] = 0.0f;
   }
 }
 
 double Sampler::log_normaliser(const Kernels& kernels, const float* logits, int n) {
-  const int padded = static_cast<int>(round_up(static_cast<std::size_t>(n), kLanes));
-  const float top = kernels.weights_of(logits, weights_.data(), padded, 1.0f);
-  return static_cast<double>(top) + std::log(kernels.total(weights_.data(), sums_.data(), padded));
+  const int lanes = padded(n);
+  const float top = kernels.weights_of(logits, weights_.data(), lanes, 1.0f);
+  return static_cast<double>(top) + std::log(kernels.total(weights_.data(), sums_.data(), lanes));
 }
 
 }  // namespace musicgen::generate

@@ -18,8 +18,8 @@ class Sampler {
  public:
   Sampler(const SamplerOptions& options, int most_tokens);
 
-  // The token for `coin` in [0, 1). `logits` (n of them) are padded with -infinity to a multiple of 16. -1 if all of them
-  // are -infinity: no token is allowed.
+  // The token for `coin` in [0, 1). `logits` (n of them) are padded with -infinity to a multiple of 16. -1 if all of
+  // them are -infinity: no token is allowed.
   int draw(const Kernels& kernels, const float* logits, int n, double coin);
 
   // log of the sum of exp(logits): a token's logit less this is the natural logarithm of its probability.
