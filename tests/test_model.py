@@ -300,13 +300,22 @@ def test_a_model_that_knows_no_end_makes_sixteen_bars(make_model: Any) -> None:
 
 
 def test_without_a_length_the_model_ends_the_piece(make_model: Any) -> None:
-    # Once it may, this model ends at once: after one bar, or one bar after the prompt.
+    # Once it may, this model ends at once: after six bars, but not sooner than a bar after the prompt.
     hasty = model.Model(make_model(CHORALE, bias={("flag", 2): 1e9, **{(v, 1): -1e9 for v in VOICES}}))
-    assert steps_of(hasty.sample(seed=1)) == 16
-    assert steps_of(hasty.sample(seed=1, prompt=four_voices(3))) == 64
+    assert steps_of(hasty.sample(seed=1)) == 96
+    assert steps_of(hasty.sample(seed=1, prompt=four_voices(3))) == 96
+    assert steps_of(hasty.sample(seed=1, prompt=four_voices(7))) == 128
     assert steps_of(hasty.sample(seed=1, length="5 bars", condition={"meter": "4/4"})) == 80
     endless = model.Model(make_model(CHORALE, bias={("flag", 2): -1e9, **{(v, 1): -1e9 for v in VOICES}}))
-    assert steps_of(endless.sample(seed=1)) == 1024
+    piece = endless.sample(seed=1)
+    assert steps_of(piece) == 640
+    # … and it is cut where a held chord is its end.
+    lasts = piece.notes[(piece.notes["start"] + piece.notes["duration"]) == 640 * STEP]
+    assert len(lasts) == 4
+    assert lasts["duration"].min() >= 4 * STEP
+    marks = [t.time for t in piece.texts if t.kind == "marker"]
+    assert marks[-1] == int(lasts["start"].max())
+    assert marks[-1] in ((640 - 4) * STEP, (640 - 8) * STEP, (640 - 12) * STEP)
 
 
 def test_voices_stay_in_their_ranges(make_model: Any) -> None:
@@ -370,7 +379,7 @@ def test_what_is_transposed_back_stays_on_the_keyboard(make_model: Any, transpos
 
 def test_odd_metres_of_a_prompt(tiny: mg.Model) -> None:
     for signature in ((0, 19, 1), (0, 1, 32), (0, 255, 16), (0, 5, 8), (0, 7, 64)):
-        prompt = Score([(480, 960, p) for p in (48, 57, 64, 72)], time_signatures=[signature])
+        prompt = Score([(120, 960, p) for p in (48, 57, 64, 72)], time_signatures=[signature])
         piece = tiny.sample(prompt=prompt, seed=1, length="100 steps")
         assert steps_of(piece) <= 100
         found = piece.time_signatures[-1][["numerator", "denominator"]].item()
