@@ -170,7 +170,10 @@ class Track:
             for note in self.sounding[key]:
                 self.close(note, max(1, self.time - self.song.notes[note][0]), 64)
                 self.issue("unended_note", self.at)
-        self.song.track_ends.append(self.time)
+        last = max(
+            (start + duration for start, duration, *_, track, _, _ in self.song.notes if track == self.index), default=0
+        )
+        self.song.track_ends.append(max(self.time, last))
         if self.ended and not self.truncated and self.end == self.claimed_end and self.at != self.end:
             self.issue("after_end_of_track", self.at)
             self.at = self.end

@@ -197,7 +197,7 @@ class Parser {
       return true;
     };
 
-    time_ = 0;
+    time_ = stretched_end_ = 0;
     place_ = 0;
     hint_ = 0;
     std::uint8_t running = 0;
@@ -452,6 +452,7 @@ class Parser {
     note.duration = time_ - note.start;
     if (note.duration == 0) {
       note.duration = 1;
+      stretched_end_ = time_ + 1;
       deviation({Deviation::zero_length_note, track_, offset_of(event), key & 127, key >> 7});
     }
   }
@@ -463,12 +464,13 @@ class Parser {
           Note& note = song_.notes[heads_[key]];
           heads_[key] = note.duration;
           note.duration = std::max<std::int64_t>(1, time_ - note.start);
+          stretched_end_ = std::max(stretched_end_, note.start + note.duration);
           deviation({Deviation::unended_note, track_, offset_of(p), key, note.start});
         }
       }
       num_sounding_ = 0;
     }
-    song_.track_ends.push(time_);
+    song_.track_ends.push(std::max(time_, stretched_end_));
   }
 
  public:
@@ -483,7 +485,7 @@ class Parser {
   std::int64_t header_ = 0;
   std::int32_t track_ = 0;
 
-  std::int64_t time_ = 0;
+  std::int64_t time_ = 0, stretched_end_ = 0;  // the second: of notes that were made one tick long
   std::uint8_t place_ = 0;
   int hint_ = 0;
   std::int64_t num_sounding_ = 0;
