@@ -127,6 +127,12 @@ def check(data: bytes) -> bool:
     return True
 
 
+def shortened(report: str) -> str:
+    """The lines that say what and where: the first of a sanitizer's, the last of Python's."""
+    lines = [line[:200] for line in report.splitlines()]
+    return "\n".join(lines if len(lines) <= 14 else [*lines[:10], "…", *lines[-3:]])
+
+
 def work(seed: int, begin: int, end: int, status: int) -> None:
     read = 0
     for index in range(begin, end):
@@ -177,7 +183,7 @@ def main() -> int:
             options.keep.mkdir(exist_ok=True)
             path = options.keep / f"mutant_{options.seed}_{at}.mid"
             path.write_bytes(numbered_mutant(options.seed, at))
-            print(f"finding: mutant {at} of seed {options.seed}, kept as {path}\n{why[-4000:]}", flush=True)
+            print(f"finding: mutant {at} of seed {options.seed}, kept as {path}\n{shortened(why)}", flush=True)
             begin = at + 1
             if findings == MOST_FINDINGS:
                 break

@@ -867,6 +867,15 @@ class Score:
             texts=texts,
         )
 
+    def _is_longer_than(self, seconds: float) -> bool:
+        """Whether `end_time` is, found out without looking at every note where possible."""
+        last = int(self._track_ends.max(initial=0))
+        if self.smpte is None and last * 16.777216 / self._division <= seconds:  # a quarter is at most 2^24 us
+            return False
+        if self.format != 2 and self.to_seconds(last) <= seconds:
+            return False
+        return self.end_time > seconds
+
     # -- as an object --------------------------------------------------------------------------------------------
 
     def __eq__(self, other: object) -> bool:
@@ -959,9 +968,7 @@ def read_midi(
         score = Score._from_bytes(data, strict)
     except MidiError as error:
         raise MidiError(f"{name}: {error}", **{**error.__dict__, "path": path}) from None
-    # A quarter note lasts at most 2^24 microseconds: most files are short enough at first sight.
-    longest = int(score._track_ends.max(initial=0)) * 16.777216 / score._division
-    if (longest > max_duration or score.smpte is not None) and score.end_time > max_duration:
+    if score._is_longer_than(max_duration):
         raise MidiError(
             f"{name}: expected a piece of at most {max_duration:g} seconds (max_duration), got {score.end_time:g}",
             path=path, offset=None, track=None,

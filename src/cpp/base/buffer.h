@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <new>
 #include <type_traits>
@@ -47,6 +48,10 @@ class Buffer {
     T* at = data_ + size_;
     size_ += count;
     return at;
+  }
+
+  void append(const T* values, std::size_t count) {
+    if (count > 0) std::memcpy(extend(count), values, count * sizeof(T));  // nothing may have no address
   }
 
   // The block, to be freed with std::free, never null; the buffer is empty afterwards.
