@@ -44,9 +44,12 @@ def every_kind_config(cell="lstm", hidden_size=19, num_layers=2, combine="concat
         {"name": "a_now", "kind": "chosen", "slot": 1},
         {"name": "a_now_sounds", "kind": "chosen_sounding", "slot": 1},
         {"name": "a_step", "kind": "difference", "features": ["a_sounds", "a_match"], "limit": 4},
+        {"name": "tonic", "kind": "given", "size": 13},
+        {"name": "b_degree", "kind": "degree", "features": ["b_sounds_2", "tonic"], "offset": 5},
+        {"name": "a_now_degree", "kind": "degree", "features": ["a_now_sounds", "tonic"], "offset": 0},
         {"name": "a_b_now", "kind": "difference", "features": ["a_now_sounds", "b_sounds_2"], "limit": 5},
     ]
-    past = [f["name"] for f in features if f["name"] not in ("mark_now", "a_now", "a_now_sounds", "a_b_now")]
+    past = [f["name"] for f in features if "_now" not in f["name"]]
     return RecurrentConfig.from_dict(
         {
             "cell": cell,
@@ -69,6 +72,7 @@ def every_kind_config(cell="lstm", hidden_size=19, num_layers=2, combine="concat
                         "inputs": ["a1", "a_held", "mark_now", "a_step"] if hidden else [],
                         "relative": [{"feature": "a_sounds", "radius": 3}, {"feature": "b_sounds_2", "radius": 0}],
                         "copy": ["a_match", "a1"],
+                        "periodic": [{"feature": "tonic", "offset": 11}, {"feature": "meter", "offset": 0}],
                     },
                 },
                 {
@@ -77,9 +81,10 @@ def every_kind_config(cell="lstm", hidden_size=19, num_layers=2, combine="concat
                     "first_pitch": 1,
                     "head": {
                         "hidden_size": hidden and hidden + 9,
-                        "inputs": ["a_now", "a_now_sounds", "a_b_now", "b_match"] if hidden else [],
+                        "inputs": ["a_now", "a_now_sounds", "a_b_now", "b_match", "a_now_degree"] if hidden else [],
                         "relative": [{"feature": "a_now_sounds", "radius": 20}],
                         "copy": ["b_match"],
+                        "periodic": [{"feature": "tonic", "offset": 5}],
                     },
                 },
             ],
@@ -103,8 +108,10 @@ def language_model(cell, hidden_size, num_layers, rng, storage="float32", vocab_
     return config, random_file(config, rng, storage)
 
 
-def meter(n):
-    return {"meter": np.arange(n) % 3}
+def meter(n, first=0):
+    """What the caller gives to `every_kind_config`: frames `first` to `first + n`."""
+    t = np.arange(first, first + n)
+    return {"meter": t % 3, "tonic": t % 13}
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +267,7 @@ def test_R38_chunks_are_the_whole(isa, cell, storage):
     coins, state, parts = generate.Coins(6, 0, 3), None, []
     for first, last in [(0, 1), (1, 2), (2, 19), (19, 50)]:
         part = engine.sample(
-            last - first, num_samples=3, given={"meter": meter(50)["meter"][first:last]}, state=state, coins=coins
+            last - first, num_samples=3, given=meter(last - first, first), state=state, coins=coins
         )
         state = pickle.loads(pickle.dumps(part.state))  # a state survives being saved
         parts.append(part.tokens)
@@ -377,9 +384,9 @@ def test_draws_follow_the_distribution(isa, rng):
         ({"forced": np.full((8, 3), 99)}, ValueError, "forced"),
         ({"forced": np.full((7, 3), 0)}, ValueError, r"forced: expected shape \(8, 3\)"),
         ({"forced": np.full((8, 3), 0.5)}, TypeError, "forced"),
-        ({"given": {}}, ValueError, r"given: expected the features \['meter'\]"),
-        ({"given": {"meter": np.full(8, 3)}}, ValueError, "given 'meter'"),
-        ({"given": {"meter": np.full(8, -1)}}, ValueError, "given 'meter'"),
+        ({"given": {}}, ValueError, r"given: expected the features \['meter', 'tonic'\]"),
+        ({"given": {**meter(8), "meter": np.full(8, 3)}}, ValueError, "given 'meter'"),
+        ({"given": {**meter(8), "tonic": np.full(8, -1)}}, ValueError, "given 'tonic'"),
         ({"vector": np.ones(2)}, ValueError, "vector"),
         ({"allowed": np.zeros((3, 18), bool)}, ValueError, "allowed: no token is left for slot 'mark' at frame 0"),
         ({"allowed": np.ones((3, 17), bool)}, ValueError, "allowed: expected"),
@@ -423,7 +430,7 @@ def test_R37_tokens_outside_the_vocabulary_are_refused(voices):
         voices.log_prob([[0, 0, 0], [0, 11, 0]], given=meter(2))
     with pytest.raises(ValueError, match="tokens: expected shape"):
         voices.log_prob([0, 1, 2], given=meter(3))
-    assert voices.log_prob(np.zeros((0, 3), np.int32), given={"meter": np.zeros(0, np.int32)}).shape == (0, 3)
+    assert voices.log_prob(np.zeros((0, 3), np.int32), given=meter(0)).shape == (0, 3)
 
 
 def test_R33_configs_out_of_bounds_are_refused_before_building(rng):

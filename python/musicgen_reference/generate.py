@@ -72,6 +72,11 @@ class Recurrent:
             if f.kind == "difference":
                 slots = [config.feature(name).slot for name in f.features]
                 values[f.name] = self.difference([values[name] for name in f.features], slots, f.limit)
+            elif f.kind == "degree":
+                slot = config.slots[config.feature(f.features[0]).slot]
+                first, (pitch, tonic) = slot.first_pitch or 0, (values[name] for name in f.features)
+                known = first <= pitch < slot.size and tonic < 12
+                values[f.name] = 1 + (pitch - first + f.offset - tonic) % 12 if known else 0
         return values
 
     def sounding(self, column, slot):
@@ -164,6 +169,12 @@ class Recurrent:
         for j, name in enumerate(head.copy):
             if values[name] < slot.size:
                 logits[values[name]] += rest[j]
+        rest = rest[len(head.copy) :]
+        for r in head.periodic:
+            for i in range(slot.first_pitch, slot.size):
+                if values[r.feature] < 12:
+                    logits[i] += rest[(i - slot.first_pitch + r.offset - values[r.feature]) % 12]
+            rest = rest[12:]
         return logits
 
     # -- the loop ----------------------------------------------------------------------------------------------------

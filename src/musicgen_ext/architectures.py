@@ -42,6 +42,7 @@ FEATURE_FIELDS: dict[str, tuple[str, ...]] = {
     "chosen": ("slot",),
     "chosen_sounding": ("slot",),
     "difference": ("features", "limit"),
+    "degree": ("features", "offset"),
 }
 TOKEN_KINDS = ("token", "sounding", "match", "chosen", "chosen_sounding")  # ids of a slot, its size meaning "none"
 
@@ -61,6 +62,7 @@ class Feature:
     limit: int = 0
     size: int = 0
     features: tuple[str, str] = ("", "")
+    offset: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         values = asdict(self)
@@ -79,6 +81,20 @@ class Relative:
 
 
 @dataclass(frozen=True)
+class Periodic:
+    """Output rows for pitch classes counted from a given one: ``logits[i] += rows[(i - first_pitch + offset - ref) % 12]``.
+
+    `offset` is the pitch class of the slot's `first_pitch`; nothing is added where the reference is 12 or more: unknown.
+    """
+
+    feature: str
+    offset: int
+
+
+PITCH_CLASSES = 12
+
+
+@dataclass(frozen=True)
 class Head:
     """From the trunk's state (and embeddings of `inputs`) to the logits of one slot; `hidden_size` 0 means linear."""
 
@@ -86,6 +102,7 @@ class Head:
     inputs: tuple[str, ...] = ()
     relative: tuple[Relative, ...] = ()
     copy: tuple[str, ...] = ()
+    periodic: tuple[Periodic, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,8 +117,10 @@ class Slot:
 
     @property
     def output_rows(self) -> int:
-        """Rows of the output matrix: logits, then the relative blocks, then one row for every copy."""
-        return self.size + sum(2 * r.radius + 1 for r in self.head.relative) + len(self.head.copy)
+        """Rows of the output matrix: logits, then the relative blocks, a row for every copy, the periodic blocks."""
+        head = self.head
+        relative = sum(2 * r.radius + 1 for r in head.relative)
+        return self.size + relative + len(head.copy) + PITCH_CLASSES * len(head.periodic)
 
 
 @dataclass(frozen=True)
@@ -130,6 +149,9 @@ class RecurrentConfig:
     difference        1 + limit + clip(a - b) of two `features` of one of the kinds token,     2*limit + 2
                       sounding, match, chosen, chosen_sounding; 0 where either is below its
                       slot's first_pitch or is the start id
+    degree            1 + the pitch class of the first of two `features` (a token's), counted  13
+                      from the second (given: a pitch class, 12 or more: unknown); `offset`
+                      is the pitch class of the slot's first_pitch; 0 where either is missing
     ================= ======================================================================== ==============
     """
 
@@ -205,6 +227,7 @@ class RecurrentConfig:
                         "inputs": list(s.head.inputs),
                         "relative": [{"feature": r.feature, "radius": r.radius} for r in s.head.relative],
                         "copy": list(s.head.copy),
+                        "periodic": [{"feature": r.feature, "offset": r.offset} for r in s.head.periodic],
                     },
                 }
                 for s in self.slots
@@ -261,6 +284,8 @@ class RecurrentConfig:
             return f.period
         if f.kind in ("interval", "difference"):
             return 2 * f.limit + 2
+        if f.kind == "degree":
+            return PITCH_CLASSES + 1
         return f.size
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -299,7 +324,7 @@ class RecurrentConfig:
     def _chosen_slot(self, name: str) -> int | None:
         """The last slot of the present frame that the feature looks at; None if it looks at the past only."""
         f = self.feature(name)
-        if f.kind == "difference":
+        if f.kind in ("difference", "degree"):
             return max((s for s in map(self._chosen_slot, f.features) if s is not None), default=None)
         return f.slot if f.kind.startswith("chosen") else None
 
@@ -311,10 +336,11 @@ class RecurrentConfig:
         _unique((name for name, _ in self.trunk), "config.trunk")
         names = {f.name: f for f in self.features}
         for i, f in enumerate(self.features):
-            for name in f.features if f.kind == "difference" else ():
-                if name not in names or names[name].kind not in TOKEN_KINDS:
+            wanted = {"difference": (TOKEN_KINDS, TOKEN_KINDS), "degree": (TOKEN_KINDS, ("given",))}.get(f.kind, ())
+            for name, kinds in zip(f.features, wanted, strict=False):
+                if name not in names or names[name].kind not in kinds:
                     where = f"config.features[{i}].features"
-                    raise WeightsError(f"{where}: expected features of the kinds {list(TOKEN_KINDS)}, got {name!r}")
+                    raise WeightsError(f"{where}: expected a feature of the kinds {list(kinds)}, got {name!r}")
         if not self.trunk and not self.vector_size:
             raise WeightsError("config.trunk: expected at least one feature (or a vector), got none")
         for i, (name, _) in enumerate(self.trunk):
@@ -334,7 +360,7 @@ class RecurrentConfig:
             if not head.hidden_size and head.inputs:
                 raise WeightsError(f"{where}.inputs: expected none where hidden_size is 0, got {list(head.inputs)}")
             _unique(head.inputs, f"{where}.inputs")
-            references = [r.feature for r in head.relative] + list(head.copy)
+            references = [r.feature for r in head.relative] + list(head.copy) + [r.feature for r in head.periodic]
             for name in (*head.inputs, *references):
                 if name not in names:
                     raise WeightsError(f"{where}: expected features out of {sorted(names)}, got {name!r}")
@@ -344,8 +370,8 @@ class RecurrentConfig:
             for name in references:
                 if names[name].kind not in (*TOKEN_KINDS, "given"):
                     raise WeightsError(f"{where}: expected a feature that holds a token, got {name!r}")
-            if head.relative and slot.first_pitch is None:
-                raise WeightsError(f"{where}.relative: slot {slot.name!r} has no first_pitch")
+            if (head.relative or head.periodic) and slot.first_pitch is None:
+                raise WeightsError(f"{where}: slot {slot.name!r} has relative outputs but no first_pitch")
 
 
 def _feature(entry: Any, where: str, slots: tuple[Slot, ...]) -> Feature:
@@ -379,6 +405,8 @@ def _feature(entry: Any, where: str, slots: tuple[Slot, ...]) -> Feature:
         values["slots"] = (pair[0], pair[1])
     if "limit" in fields:
         values["limit"] = _integer(entry, "limit", 1, LIMITS["radius"], where)
+    if "offset" in fields:
+        values["offset"] = _integer(entry, "offset", 0, PITCH_CLASSES - 1, where, 0)
     if "size" in fields:
         values["size"] = _integer(entry, "size", 1, LIMITS["size"], where)
     return Feature(**values)
@@ -389,7 +417,7 @@ def _slot(entry: Any, where: str) -> Slot:
     size = _integer(entry, "size", 1, LIMITS["size"], where)
     head_entry = entry.get("head", {})
     inner = f"{where}.head"
-    _only(head_entry, {"hidden_size", "inputs", "relative", "copy"}, inner)
+    _only(head_entry, {"hidden_size", "inputs", "relative", "copy", "periodic"}, inner)
     relative = []
     for i, r in enumerate(_list(head_entry, "relative", 0, 64, inner, [])):
         _only(r, {"feature", "radius"}, f"{inner}.relative[{i}]")
@@ -399,11 +427,17 @@ def _slot(entry: Any, where: str) -> Slot:
                 _integer(r, "radius", 0, LIMITS["radius"], f"{inner}.relative[{i}]"),
             )
         )
+    periodic = []
+    for i, r in enumerate(_list(head_entry, "periodic", 0, 64, inner, [])):
+        place = f"{inner}.periodic[{i}]"
+        _only(r, {"feature", "offset"}, place)
+        periodic.append(Periodic(_string(r, "feature", place), _integer(r, "offset", 0, PITCH_CLASSES - 1, place, 0)))
     head = Head(
         _integer(head_entry, "hidden_size", 0, LIMITS["hidden_size"], inner, 0),
         tuple(_names(head_entry, "inputs", inner)),
         tuple(relative),
         tuple(_names(head_entry, "copy", inner)),
+        tuple(periodic),
     )
     return Slot(_string(entry, "name", where), size, _token(entry, "first_pitch", size, where),
                 _token(entry, "hold", size, where), head)  # fmt: skip

@@ -67,7 +67,8 @@ RecurrentSpec spec_of(const py::dict& config) {
                                   {"given", FeatureKind::given},
                                   {"chosen", FeatureKind::chosen},
                                   {"chosen_sounding", FeatureKind::chosen_sounding},
-                                  {"difference", FeatureKind::difference}});
+                                  {"difference", FeatureKind::difference},
+                                  {"degree", FeatureKind::degree}});
     const auto number = [&](const char* key, int& into) {
       if (entry.contains(key)) into = py::cast<int>(entry[key]);
     };
@@ -77,6 +78,7 @@ RecurrentSpec spec_of(const py::dict& config) {
     number("divide", f.divide);
     number("limit", f.limit);
     number("size", f.size);
+    number("offset", f.offset);
     if (entry.contains("buckets")) f.buckets = py::cast<std::vector<std::int64_t>>(entry["buckets"]);
     if (entry.contains("slots")) {
       const auto pair = py::cast<std::pair<int, int>>(entry["slots"]);
@@ -99,6 +101,9 @@ RecurrentSpec spec_of(const py::dict& config) {
       case FeatureKind::interval:
       case FeatureKind::difference:
         f.size = 2 * f.limit + 2;
+        break;
+      case FeatureKind::degree:
+        f.size = kPitchClasses + 1;
         break;
       case FeatureKind::given:
         f.given = spec.num_given++;
@@ -125,6 +130,8 @@ RecurrentSpec spec_of(const py::dict& config) {
     for (const py::handle r : head["relative"])
       slot.relative.push_back({index_of(r["feature"]), py::cast<int>(r["radius"])});
     for (const py::handle name : head["copy"]) slot.copies.push_back(index_of(name));
+    for (const py::handle r : head["periodic"])
+      slot.periodic.push_back({index_of(r["feature"]), py::cast<int>(r["offset"])});
   }
   return spec;
 }

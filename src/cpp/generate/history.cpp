@@ -70,6 +70,7 @@ void History::look(const std::int32_t* given, int* ids) {
         ids[i] = start_id(f.slot);
         break;
       case FeatureKind::difference:
+      case FeatureKind::degree:
         break;
     }
   }
@@ -80,7 +81,8 @@ void History::compare(int* ids) const {
   for (const std::size_t i : model_->differences()) {
     const Feature& f = spec_->features[i];
     const Feature &a = spec_->features[to_size(f.first)], &b = spec_->features[to_size(f.second)];
-    ids[i] = difference(a.slot, ids[f.first], b.slot, ids[f.second], f.limit);
+    ids[i] = f.kind == FeatureKind::difference ? difference(a.slot, ids[f.first], b.slot, ids[f.second], f.limit)
+                                               : degree(a.slot, ids[f.first], ids[f.second], f.offset);
   }
 }
 
@@ -113,6 +115,12 @@ int History::interval(const Feature& f, std::int64_t t) const {
 
 int History::difference(int slot_a, int a, int slot_b, int b, int limit) const {
   return is_pitch(slot_a, a) && is_pitch(slot_b, b) ? 1 + limit + std::clamp(a - b, -limit, limit) : 0;
+}
+
+int History::degree(int slot, int id, int tonic, int offset) const {
+  if (!is_pitch(slot, id) || tonic >= kPitchClasses) return 0;
+  const int above = id - std::max(spec_->slots[to_size(slot)].first_pitch, 0) + offset - tonic + kPitchClasses;
+  return 1 + above % kPitchClasses;
 }
 
 bool History::is_pitch(int slot, int id) const {

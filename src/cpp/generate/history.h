@@ -18,7 +18,7 @@ class History {
   // Feature ids for the coming frame, as far as the past determines them.
   void look(const std::int32_t* given, int* ids);
 
-  // The features that compare two others, once these are known.
+  // The features made of two others, once these are known.
   void compare(int* ids) const;
 
   // A token of the coming frame has been drawn: what its slot sounds now.
@@ -32,6 +32,7 @@ class History {
   std::size_t at(std::int64_t frame, int slot) const { return to_size(frame & mask_) * slots_ + to_size(slot); }
   int interval(const Feature& f, std::int64_t t) const;
   int difference(int slot_a, int a, int slot_b, int b, int limit) const;
+  int degree(int slot, int id, int tonic, int offset) const;
   bool is_pitch(int slot, int id) const;
   bool equal(std::int64_t a, std::int64_t b) const;
   void find_match(std::int64_t t);

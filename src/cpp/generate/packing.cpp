@@ -40,7 +40,7 @@ float bfloat16_rounded(float x) {
 }  // namespace
 
 int Slot::output_rows() const {
-  int rows = size + static_cast<int>(copies.size());
+  int rows = size + static_cast<int>(copies.size()) + kPitchClasses * static_cast<int>(periodic.size());
   for (const Relative& r : relative) rows += 2 * r.radius + 1;
   return rows;
 }
@@ -333,7 +333,7 @@ RecurrentModel::RecurrentModel(RecurrentSpec spec, const Tensors& tensors, Preci
   int lag = 1;
   for (std::size_t i = 0; i < spec_.features.size(); ++i) {
     const Feature& f = spec_.features[i];
-    if (f.kind == FeatureKind::difference) differences_.push_back(i);
+    if (f.kind == FeatureKind::difference || f.kind == FeatureKind::degree) differences_.push_back(i);
     if (f.kind == FeatureKind::token || f.kind == FeatureKind::sounding) lag = std::max(lag, f.lag);
     if (f.kind == FeatureKind::match || f.kind == FeatureKind::match_length) needs_match_ = true;
   }

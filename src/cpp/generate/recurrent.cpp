@@ -349,6 +349,12 @@ class Worker {
       if (ids[f] < slot.size) z[ids[f]] += *rows;
       ++rows;
     }
+    for (const Periodic& r : slot.periodic) {
+      const int tonic = ids[r.feature];
+      for (int i = slot.first_pitch; i < slot.size && tonic < kPitchClasses; ++i)
+        z[i] += rows[(i - slot.first_pitch + r.offset - tonic + kPitchClasses) % kPitchClasses];
+      rows += kPitchClasses;
+    }
   }
 
   void tell_later_heads(std::size_t b, std::size_t slot_index, int token) {

@@ -25,7 +25,8 @@ enum class FeatureKind {
   given,
   chosen,
   chosen_sounding,
-  difference
+  difference,
+  degree
 };
 
 struct Feature {
@@ -34,7 +35,8 @@ struct Feature {
   std::vector<std::int64_t> buckets;
   int period = 1, divide = 1;
   int other_slot = 0, limit = 0;
-  int first = 0, second = 0;  // difference: indices of two features
+  int first = 0, second = 0;  // difference, degree: indices of two features
+  int offset = 0;             // degree: the pitch class of the slot's first pitch
   int size = 0;               // number of ids
   int given = 0;              // which column of the given features
 };
@@ -42,6 +44,12 @@ struct Feature {
 struct Relative {
   int feature = 0, radius = 0;
 };
+
+struct Periodic {
+  int feature = 0, offset = 0;
+};
+
+constexpr int kPitchClasses = 12;
 
 struct Slot {
   std::string name;
@@ -51,6 +59,7 @@ struct Slot {
   std::vector<int> inputs;  // indices of features, as below
   std::vector<Relative> relative;
   std::vector<int> copies;
+  std::vector<Periodic> periodic;
   int output_rows() const;
 };
 
@@ -127,7 +136,7 @@ class RecurrentModel {
   std::vector<Layer> layers_;
   std::vector<Table> trunk_;
   std::vector<Head> heads_;
-  std::vector<std::size_t> differences_;  // indices of the features that compare two others
+  std::vector<std::size_t> differences_;  // indices of the features made of two others
   const float* base_ = nullptr;
   Matrix vector_projection_, vector_input_;
   int units_ = 0, gate_rows_ = 0, most_rows_ = 0, most_tokens_ = 0, history_ = 2;

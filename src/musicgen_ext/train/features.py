@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from musicgen_ext.architectures import Feature, RecurrentConfig
+from musicgen_ext.architectures import PITCH_CLASSES, Feature, RecurrentConfig
 
 Ints = npt.NDArray[np.int32]
 
@@ -101,6 +101,9 @@ def recurrent_features(
         if f.kind == "difference":
             a, b = (compute(config.feature(name)) for name in f.features)
             out[f.name] = _difference(config, tuple(config.feature(name).slot for name in f.features), a, b, f.limit)
+        elif f.kind == "degree":
+            a, b = (compute(config.feature(name)) for name in f.features)
+            out[f.name] = _degree(config, config.feature(f.features[0]).slot, a, b, f.offset)
         else:
             out[f.name] = compute(f)
     return out
@@ -176,6 +179,12 @@ def _difference(config: RecurrentConfig, slots: tuple[int, ...], a: Ints, b: Int
     for slot, ids in zip(slots, (a, b), strict=True):
         defined &= (ids >= (config.slots[slot].first_pitch or 0)) & (ids < config.slots[slot].size)
     return np.where(defined, 1 + limit + np.clip(a - b, -limit, limit), 0).astype(np.int32)
+
+
+def _degree(config: RecurrentConfig, slot: int, ids: Ints, tonic: Ints, offset: int) -> Ints:
+    first = config.slots[slot].first_pitch or 0
+    defined = (ids >= first) & (ids < config.slots[slot].size) & (tonic < PITCH_CLASSES)
+    return np.where(defined, 1 + (ids - first + offset - tonic) % PITCH_CLASSES, 0).astype(np.int32)
 
 
 def _given(f: Feature, given: Mapping[str, npt.ArrayLike] | None, n: int) -> Ints:

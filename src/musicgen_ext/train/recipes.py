@@ -56,6 +56,8 @@ def voices(
     lag_differences: bool = True,
     match: bool = True,
     absolute: bool = True,
+    tonic: str | None = None,
+    lowest_pitch: int = 36,
 ) -> RecurrentConfig:
     """Several voices on a time grid, drawn one after the other in every frame.
 
@@ -71,6 +73,9 @@ def voices(
         Slots without a `first_pitch` are marks (a fermata, the end) rather than voices.
     given : list of {"name", "size", "head"}
         Features that the caller supplies; those with ``head = true`` are also read by the heads.
+    tonic : str, optional
+        The given feature that holds the tonic's pitch class (12: unknown). Pitches then also enter and leave as
+        degrees above it; `lowest_pitch` is the MIDI pitch of the slots' `first_pitch`.
     absolute : bool
         Whether pitches further away (other voices' in the heads, those of `lags` and of the match in the trunk) are
         also read as such, and not only as differences.
@@ -137,6 +142,14 @@ def voices(
         for j in pitched[:n]:
             difference(sounds[j], sounds[i], limit, small_dim)
 
+    offset = lowest_pitch % 12
+
+    def degree(of: str, dim: int = 0) -> str:
+        return add({"name": f"{of}^", "kind": "degree", "features": [of, tonic], "offset": offset}, dim)
+
+    for i in pitched if tonic else ():
+        degree(sounds[i], small_dim)
+
     chosen_sounds: dict[int, str] = {}
     configured: list[dict[str, Any]] = []
     for i, slot in enumerate(slots):
@@ -172,6 +185,11 @@ def voices(
                 inputs.append(difference(chosen_sounds[j], sounds[j], limit))
                 if match:
                     inputs.append(difference(chosen_sounds[j], matched[j], limit))
+            if tonic:
+                inputs += [degree(sounds[j]) for j in pitched]
+                inputs += [degree(chosen_sounds[j]) for j in pitched[: pitched.index(i)]]
+                if match:
+                    inputs.append(degree(matched[i]))
             for lag in copy_lags:
                 there = past(i, lag)
                 inputs.append(there)
@@ -179,6 +197,8 @@ def voices(
                 if lag_differences:
                     inputs.append(difference(there, mine, 16))
         head = {"hidden_size": head_size, "inputs": list(dict.fromkeys(inputs)), "relative": relative, "copy": copy}
+        if tonic and i in pitched:
+            head["periodic"] = [{"feature": tonic, "offset": offset}]
         configured.append({**slot, "head": head})
     return RecurrentConfig.from_dict(
         {
@@ -202,7 +222,8 @@ def jsb16(**keywords: Any) -> RecurrentConfig:
 def chorale(**keywords: Any) -> RecurrentConfig:
     """`voices` for chorales with onsets (`musicgen_ext.encodings.CHORALE`), told what can be known about a piece."""
     given = [{"name": name, "size": size, "head": True} for name, size in CHORALE.given_sizes.items()]
-    return voices(slots=CHORALE.slots, given=given, **{"clocks": (), "head_clock": None, **keywords})
+    told = {"clocks": (), "head_clock": None, "tonic": "tonic", "lowest_pitch": CHORALE.lowest_pitch}
+    return voices(slots=CHORALE.slots, given=given, **{**told, **keywords})
 
 
 def language_model(**keywords: Any) -> RecurrentConfig:

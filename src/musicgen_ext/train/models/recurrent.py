@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from musicgen_ext.architectures import Head, RecurrentConfig, Slot
+from musicgen_ext.architectures import PITCH_CLASSES, Head, RecurrentConfig, Slot
 
 _CELLS: dict[str, Any] = {
     "lstm": torch._VF.lstm,
@@ -121,6 +121,14 @@ class Recurrent(nn.Module):
         for name in head.copy:
             logits = logits + z[..., at : at + 1] * (ids == features[name].unsqueeze(-1))
             at += 1
+        for p in head.periodic:
+            tonic = features[p.feature].long().unsqueeze(-1)
+            first = slot.first_pitch or 0
+            column = (ids - first + p.offset - tonic) % PITCH_CLASSES
+            valid = (ids >= first) & (tonic < PITCH_CLASSES)
+            block = F.pad(z[..., at : at + PITCH_CLASSES], (0, 1))
+            logits = logits + block.gather(-1, torch.where(valid, column, PITCH_CLASSES))
+            at += PITCH_CLASSES
         return logits
 
     def _drop_units(self, x: Tensor, p: float) -> Tensor:
@@ -216,7 +224,7 @@ def _feature_groups(config: RecurrentConfig) -> list[list[tuple[str, int]]]:
             return f"lag {f.lag}"
         if f.kind in ("match", "match_length"):
             return "match"
-        if f.kind == "difference":
+        if f.kind in ("difference", "degree"):
             return next((s for s in map(source, f.features) if s), None)
         return None
 
