@@ -145,6 +145,19 @@ def cell(name, batch, threads, classes, arguments):
     ]
 
 
+def scaling(name, batch, threads, arguments):
+    """Ours with one thread and with `threads`, in turns: [(precision, one, many, ratio)]."""
+    shape = peers.Shape(*peers.CONFIGS[name])
+    weights = peers.weights_for(shape)
+    entries = [contender(shape, weights, batch, count) for contender in peers.OURS for count in (1, threads)]
+    rates = race(entries, arguments.rounds, arguments.slice)
+    lines = []
+    for one, many, entry in zip(rates[::2], rates[1::2], entries[::2], strict=True):
+        gain = statistics.median(b / a for a, b in zip(one, many, strict=True))
+        lines.append((entry.precision, statistics.median(one), statistics.median(many), gain))
+    return lines
+
+
 def ratio(ours, peer):
     return statistics.median(a / b for a, b in zip(ours["rounds"], peer["rounds"], strict=True))
 
@@ -209,6 +222,7 @@ def main():
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--threads", type=int, nargs="+", default=[1], help="thread counts, each a run of its own")
     parser.add_argument("--only", nargs="*", default=[], help="contenders whose name contains one of these words")
+    parser.add_argument("--scaling", type=int, default=2, help="threads of ours against one thread; 0: leave out")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--slice", type=float, default=0.1, help="seconds a contender runs in one round")
     parser.add_argument("--json", type=Path, help="write every number here")
@@ -233,6 +247,16 @@ def main():
                 print(full_table(rows), flush=True)
     print("\n### Summary\n")
     print(summary(cells, bounds))
+    if arguments.scaling > 1 and not arguments.only:
+        batch = max(arguments.batches)
+        print(f"\n### Threads: batch {batch}, one and {arguments.scaling}, in turns\n")
+        print(
+            "| configuration | weights | one thread | "
+            + f"{arguments.scaling} threads | ratio |\n| --- | --- | --- | --- | --- |"
+        )
+        for name in arguments.configs:
+            for precision, one, many, gain in scaling(name, batch, arguments.scaling, arguments):
+                print(f"| {name} | {precision} | {figure(one)} | {figure(many)} | {gain:.2f} |", flush=True)
     if arguments.json:
         rows = [row for rows in cells.values() for row in rows]
         arguments.json.write_text(json.dumps({"machine": description, "limits": bounds, "rows": rows}, indent=1) + "\n")
