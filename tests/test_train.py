@@ -706,6 +706,33 @@ def test_chorales_are_told_what_is_known(generator, tmp_path):
     assert 0 < unknown["position"] < unknown["tonic"] < unknown["soprano_next"] < 60
 
 
+def test_wrong_notes_are_heard_but_never_asked_for(generator, tmp_path):
+    write_chorales(tmp_path / "c.npz", generator)
+    clean = data.chorales(tmp_path / "c.npz", any_hash=True)
+    noisy = data.chorales(tmp_path / "c.npz", any_hash=True, wrong_notes=0.3)
+    written = clean.train[0].tokens
+    changed = onsets = untouched = 0
+    for _ in range(60):
+        drawn = noisy.draw(noisy.train[0], generator)
+        assert len(set((drawn.tokens - written)[written >= 2].tolist()) - {0}) <= 1  # transposed, else as written
+        if drawn.heard is None:
+            untouched += 1
+            continue
+        off = np.abs(drawn.heard - drawn.tokens)
+        assert off.max() <= 2
+        assert not off[drawn.tokens < 2].any()
+        changed, onsets = changed + (off > 0).sum(), onsets + (drawn.tokens[:, 1:] >= 2).sum()
+    assert 15 < untouched < 45
+    assert 0.2 < changed / onsets < 0.4
+    config = recipes.chorale(**SMALL, lags=(4,), copy_lags=(4,))
+    higher = np.where((drawn.tokens >= 2) & (drawn.tokens < 47), drawn.tokens + 1, drawn.tokens)
+    drawn = replace(drawn, heard=np.concatenate([drawn.tokens[:, :1], higher[:, 1:]], 1))
+    batch = data.Collator(config)([drawn])
+    assert torch.equal(batch.targets[:, 0], torch.from_numpy(drawn.tokens).long())
+    told = recurrent_features(config, drawn.heard, drawn.given)
+    assert all(np.array_equal(batch.features[k][:, 0].numpy(), told[k]) for k in told)
+
+
 @pytest.mark.parametrize(
     ("bass", "others", "expected"),
     [([48], [52, 55, 60], (0, "major")), ([45], [60, 64, 69], (9, "minor")), ([45, 50], [65, 65, 66], (2, "minor"))],

@@ -44,6 +44,8 @@ class Piece:
     given: Mapping[str, Ints] = field(default_factory=dict)
     shifts: tuple[int, int] = (0, 0)
     """Lowest and highest transposition in semitones that keep every voice in its range."""
+    heard: Ints | None = None
+    """What the network hears of the tokens, shape (n_frames, F): features come from here. None: what is written."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +112,14 @@ class Collator:
         for b, piece in enumerate(pieces):
             length = len(piece.tokens)
             targets[:length, b] = piece.tokens
-            computed = recurrent_features(self.config, piece.tokens, piece.given, match=self._match(piece))
+            heard = piece.tokens if piece.heard is None else piece.heard
+            computed = recurrent_features(self.config, heard, piece.given, match=self._match(piece))
             for name, ids in computed.items():
                 features[name][:length, b] = ids
         return Batch({k: torch.from_numpy(v) for k, v in features.items()}, torch.from_numpy(targets))
 
     def _match(self, piece: Piece) -> tuple[Ints, Ints] | None:
-        if not self._wants_match:
+        if not self._wants_match or piece.heard is not None:
             return None
         if piece.name not in self._matches:
             self._matches[piece.name] = longest_matches(piece.tokens, self.config.match_window)
@@ -296,6 +299,7 @@ def chorales(
     known_meter: float = 0.9,
     known_key: float = 0.7,
     known_soprano: float = 0.3,
+    wrong_notes: float = 0.0,
     any_hash: bool = False,
 ) -> Corpus:
     """Bach's chorales with onsets, fermatas and metre, as the bundled model learns them.
@@ -314,6 +318,9 @@ def chorales(
     known_meter, known_key, known_soprano : float
         Probability, by piece and epoch, that the model is told position and length of the bar; tonic and mode; which
         soprano note comes next, and when.
+    wrong_notes : float
+        Mean share of notes that are heard a little too high or low, in half of the pieces. What is to be predicted
+        stays right, so that the model learns to go on after mistakes, as it must when it hears itself.
     any_hash : bool
         Read a file of the same form with other contents (another music21 may give one).
 
@@ -364,7 +371,12 @@ def chorales(
         moved = piece.tokens.copy()
         moved[:, 1:] = np.where(voices >= CHORALE.first_pitch, voices + shift, voices)
         known = rng.random(3) < (known_meter, known_key, known_soprano)
-        return told(Piece(piece.name, moved), shift, *map(bool, known))
+        drawn = told(Piece(piece.name, moved), shift, *map(bool, known))
+        if wrong_notes and rng.random() < 0.5:
+            heard = moved.copy()
+            heard[:, 1:] = _misheard(moved[:, 1:], rng.uniform(0, 2 * wrong_notes), rng)
+            drawn = replace(drawn, heard=heard)
+        return drawn
 
     def with_shifts(split: Sequence[Piece]) -> list[Piece]:
         return [Piece(p.name, p.tokens, {}, _shifts(p.tokens[:, 1:], ranges, CHORALE.first_pitch)) for p in split]
@@ -383,6 +395,14 @@ def chorales(
             "soprano known": lambda piece: told(piece, 0, True, True, True),
         },
     )
+
+
+def _misheard(voices: Ints, share: float, rng: np.random.Generator) -> Ints:
+    """A copy with a `share` of the onsets one or two semitones off."""
+    wrong = (voices >= CHORALE.first_pitch) & (rng.random(voices.shape) < share)
+    steps = rng.choice([-2, -1, 1, 2], voices.shape)
+    highest = CHORALE.first_pitch + CHORALE.num_pitches - 1
+    return np.where(wrong, np.clip(voices + steps, CHORALE.first_pitch, highest), voices).astype(np.int32)
 
 
 @dataclass(frozen=True)
