@@ -34,7 +34,8 @@ def small_config(**keywords):
             {"name": "high", "size": 9, "first_pitch": 2, "hold": 0},
             {"name": "low", "size": 8, "first_pitch": 1},
         ],
-        given=[{"name": "beat", "size": 4, "head": True}],
+        given=[{"name": "beat", "size": 4, "head": True}, {"name": "tonic", "size": 13}],
+        tonic="tonic", lowest_pitch=41,
         clocks=(6,), head_clock="clock_6", lags=(2, 5), copy_lags=(2,), radius=3, limit=4, match_window=16,
         **{**SMALL, **keywords},
     )  # fmt: skip
@@ -133,6 +134,12 @@ def plain_features(config, tokens, given, t):
         if f.kind == "difference":
             a, b = (config.feature(name) for name in f.features)
             return difference(value(a), a.slot, value(b), b.slot, f.limit)
+        if f.kind == "degree":
+            a, tonic = (config.feature(name) for name in f.features)
+            first = config.slots[a.slot].first_pitch
+            if not first <= value(a) < sizes[a.slot] or value(tonic) >= 12:
+                return 0
+            return 1 + (value(a) - first + 41 - value(tonic)) % 12
         assert f.kind == "given"
         return given[f.name][t]
 
@@ -150,7 +157,7 @@ def test_features_twin(generator, n):
     computed = recurrent_features(config, piece.tokens, piece.given)
     assert {f.kind for f in config.features} >= {
         "token", "sounding", "held", "clock", "match", "match_length", "interval", "given", "chosen",
-        "chosen_sounding", "difference",
+        "chosen_sounding", "difference", "degree",
     }  # fmt: skip
     for t in range(n):
         assert {k: int(v[t]) for k, v in computed.items()} == plain_features(config, piece.tokens, piece.given, t)
@@ -274,6 +281,12 @@ def test_head_by_the_definition(generator):
                 if reference < slot.size:
                     expected[reference] += z[at]
                 at += 1
+            for p in slot.head.periodic:
+                tonic = int(batch.features[p.feature][t, 0])
+                for i in range(slot.first_pitch, slot.size):
+                    if tonic < 12:
+                        expected[i] += z[at + (41 + i - slot.first_pitch - tonic) % 12]
+                at += 12
             assert at == slot.output_rows
             np.testing.assert_allclose(logits[s][t, 0].numpy(), expected, rtol=0, atol=2e-5)
 
