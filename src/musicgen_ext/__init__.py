@@ -1,28 +1,55 @@
-"""A native engine for small music models: `musicgen_ext.sample()` makes music, with numpy as its only company."""
+"""A native engine for small music models: `musicgen_ext.sample()` makes music, with numpy as its only company.
+
+The names below are fetched from their rooms at first use, so that importing the package costs next to nothing.
+"""
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING, Any
 
 from musicgen_ext._core import __version__ as __version__
-from musicgen_ext.audio import Audio, read_audio
-from musicgen_ext.encodings import Note
-from musicgen_ext.errors import CheckpointError, DeviceError, MidiError, MidiWarning, MusicgenExtError, WeightsError
-from musicgen_ext.midi import Score, Track, read_midi
-from musicgen_ext.model import Model, build_info, load, models, sample
 
-__all__ = [
-    "Audio",
-    "CheckpointError",
-    "DeviceError",
-    "MidiError",
-    "MidiWarning",
-    "Model",
-    "MusicgenExtError",
-    "Note",
-    "Score",
-    "Track",
-    "WeightsError",
-    "build_info",
-    "load",
-    "models",
-    "read_audio",
-    "read_midi",
-    "sample",
-]
+if TYPE_CHECKING:
+    from musicgen_ext import train as train
+    from musicgen_ext.audio import Audio as Audio
+    from musicgen_ext.audio import read_audio as read_audio
+    from musicgen_ext.encodings import Note as Note
+    from musicgen_ext.errors import CheckpointError as CheckpointError
+    from musicgen_ext.errors import DeviceError as DeviceError
+    from musicgen_ext.errors import MidiError as MidiError
+    from musicgen_ext.errors import MidiWarning as MidiWarning
+    from musicgen_ext.errors import MusicgenExtError as MusicgenExtError
+    from musicgen_ext.errors import WeightsError as WeightsError
+    from musicgen_ext.midi import Score as Score
+    from musicgen_ext.midi import Track as Track
+    from musicgen_ext.midi import read_midi as read_midi
+    from musicgen_ext.model import Model as Model
+    from musicgen_ext.model import build_info as build_info
+    from musicgen_ext.model import load as load
+    from musicgen_ext.model import models as models
+    from musicgen_ext.model import sample as sample
+
+_ROOMS = {
+    "audio": ("Audio", "read_audio"),
+    "encodings": ("Note",),
+    "errors": ("CheckpointError", "DeviceError", "MidiError", "MidiWarning", "MusicgenExtError", "WeightsError"),
+    "midi": ("Score", "Track", "read_midi"),
+    "model": ("Model", "build_info", "load", "models", "sample"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = sorted(_ROOM_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOM_OF:
+        value = getattr(_import_module(f"musicgen_ext.{_ROOM_OF[name]}"), name)
+    elif name == "train":  # torch's room: only for those who ask
+        value = _import_module("musicgen_ext.train")
+    else:
+        raise AttributeError(f"module 'musicgen_ext' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "train"})

@@ -82,9 +82,10 @@ class Relative:
 
 @dataclass(frozen=True)
 class Periodic:
-    """Output rows for pitch classes counted from a given one: ``logits[i] += rows[(i - first_pitch + offset - ref) % 12]``.
+    """Output rows for pitch classes counted from a given one.
 
-    `offset` is the pitch class of the slot's `first_pitch`; nothing is added where the reference is 12 or more: unknown.
+    ``logits[i] += rows[(i - first_pitch + offset - ref) % 12]``, where `offset` is the pitch class of the slot's
+    `first_pitch`. Nothing is added where the reference is 12 or more: unknown.
     """
 
     feature: str
