@@ -266,9 +266,7 @@ def test_R38_chunks_are_the_whole(isa, cell, storage):
     whole = engine.sample(50, seed=6, num_samples=3, given=meter(50)).tokens
     coins, state, parts = generate.Coins(6, 0, 3), None, []
     for first, last in [(0, 1), (1, 2), (2, 19), (19, 50)]:
-        part = engine.sample(
-            last - first, num_samples=3, given=meter(last - first, first), state=state, coins=coins
-        )
+        part = engine.sample(last - first, num_samples=3, given=meter(last - first, first), state=state, coins=coins)
         state = pickle.loads(pickle.dumps(part.state))  # a state survives being saved
         parts.append(part.tokens)
     np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
