@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
+import subprocess
 import sys
 import warnings
 import wave
@@ -225,6 +227,64 @@ def test_R25_a_sound_too_long_for_memory_is_refused_before_it_is_made():
     score = mg.Score([(0, 10, 60), (480 * 2 * 86_000, 10, 60)])  # a day
     with pytest.raises(MemoryError, match=r"sound: expected at most 8589934592 bytes .*, got 30\d{9}"):
         score.synthesize()
+
+
+LONG = """
+import os, signal, sys, threading, time
+import musicgen_ext as mg
+from musicgen_ext import _core
+
+def work():  # many seconds each
+    if sys.argv[1] == "synthesize":
+        score = mg.Score([(0, 480 * 2 * 300, pitch) for pitch in range(40, 70)], tracks=[mg.Track(program=52)])
+        score.synthesize()
+    else:
+        body = b"\\x00\\x90\\x3c\\x40" + b"\\x01\\x3c\\x00\\x01\\x3c\\x40" * 10_000_000
+        while True:
+            _core.midi_parse(b"MThd\\0\\0\\0\\6\\0\\1\\0\\1\\1\\xe0MTrk" + len(body).to_bytes(4, "big") + body, False)
+"""
+
+
+def run_long(what, code):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [sys.executable, "-c", LONG + code, what],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("what", ["synthesize", "parse"])
+def test_R39_ctrl_c_ends_native_work(what):
+    done = run_long(
+        what,
+        """
+sent = [0.0]
+def interrupt():
+    time.sleep(0.7)
+    sent[0] = time.perf_counter()
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt).start()
+try:
+    work()
+except KeyboardInterrupt:
+    print(time.perf_counter() - sent[0])
+assert len(mg.Score([(0, 480, 60)]).synthesize(8000).y) == 2
+""",
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1.0  # 0.01 on an idle machine; a busy one is given a second
+
+
+@pytest.mark.parametrize("what", ["synthesize", "parse"])
+def test_R40_the_interpreter_ends_with_native_work_in_a_daemon_thread(what):
+    done = run_long(what, "threading.Thread(target=work, daemon=True).start()\ntime.sleep(0.7)\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
 
 
 # -- Audio and its files ---------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -161,6 +162,16 @@ def test_columns_can_be_replaced_one_at_a_time():
     assert [text.text for text in score.texts] == ["Soprano", "Baß", "Kit"]
     assert score != full_score()
     assert score.__hash__ is None
+
+
+def test_notes_can_be_replaced():
+    score = full_score()
+    score.notes = score.notes[score.notes["track"] == 1]
+    assert rows(mg.read_midi(score.to_bytes())) == [(0, 1440, 48, 70, 1)]
+    score.notes = [(480, 10, 60), (0, 10, 62)]  # in any order
+    assert rows(mg.read_midi(score.to_bytes())) == [(0, 10, 62, 80, 0), (480, 10, 60, 80, 0)]
+    with pytest.raises(ValueError, match=r"notes\[0\]\.pitch: .*got 128"):
+        score.notes = [(0, 10, 128)]
 
 
 def test_a_score_survives_pickling_and_saving(tmp_path):
@@ -891,6 +902,21 @@ def test_R16_a_file_of_nothing_but_faults_has_a_list_of_bounded_length():
     score = quietly_read(smf(b"\x00\x80\x3c\x40" * 50_000))
     assert len(score.issues) == 10_001
     assert score.issues[-1].message == "40000 more deviations are not listed"
+
+
+def test_R16_threads_read_and_write_side_by_side():
+    def is_flawless(file):  # warnings belong to the whole process, not to a thread
+        with suppress(mg.MidiError):
+            return mg.read_midi(file, strict=True) is not None
+        return False
+
+    files = [file for n in range(100) if is_flawless(file := random_file(random.Random(n)))]
+    assert len(files) > 10
+    scores = [mg.read_midi(file) for file in files]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            assert list(pool.map(mg.read_midi, files)) == scores
+            assert [*pool.map(mg.Score.to_bytes, scores)] == [score.to_bytes() for score in scores]
 
 
 def test_R18_notes_that_a_file_cannot_hold(tmp_path):

@@ -198,7 +198,6 @@ class Score:
         Something that is no table of integers.
     """
 
-    notes: Array
     format: int
     issues: tuple[Issue, ...]
     provenance: dict[str, Any]
@@ -240,7 +239,7 @@ class Score:
             count = int(table["track"].max(initial=0)) + 1
             channels_of_all = channels + [_channel_of(i, Track(), None) for i in range(len(channels), count)]
             table["channel"] = np.array(channels_of_all, np.uint8)[table["track"]]
-        self.notes = _in_order(table, "start")
+        self._notes = _in_order(table, "start")
         self._track_ends = np.zeros(len(given), np.int64)
         self._add_tracks(given, channels)
         self.tempos = tempos
@@ -261,7 +260,7 @@ class Score:
     def _from_bytes(cls, data: bytes, strict: bool) -> Score:
         self = cls.__new__(cls)
         (
-            self.format, self._division, self.notes, self._events, self._payload, self._payload_ends, self._track_ends,
+            self.format, self._division, self._notes, self._events, self._payload, self._payload_ends, self._track_ends,
             self._chunks, issues, unlisted,
         ) = _core.midi_parse(data, strict)  # fmt: skip
         self.issues = tuple(Issue(text, offset, None if track < 0 else track) for text, offset, track in issues)
@@ -320,10 +319,7 @@ class Score:
         files.replace(path, [self.to_bytes()])
 
     def _checked_notes(self) -> Array:
-        notes = self.notes
-        if not isinstance(notes, np.ndarray) or notes.dtype != NOTE or notes.ndim != 1:
-            notes, _ = _table("notes", notes, NOTE, ("start", "duration", "pitch"))
-        notes = np.ascontiguousarray(notes)
+        notes = np.ascontiguousarray(self.notes)
         _core.midi_check_notes(notes)
         return notes
 
@@ -397,6 +393,17 @@ class Score:
         rows["time"], rows["track"], rows["status"] = table["time"], table["track"], status | table["channel"]
         rows["data1"], rows["data2"], rows["place"] = data1, data2, 1
         self._merge(~self._channel_rows(status), rows, [])
+
+    @property
+    def notes(self) -> Array:
+        return self._notes
+
+    @notes.setter
+    def notes(self, value: Any) -> None:
+        if isinstance(value, np.ndarray) and value.dtype == NOTE and value.ndim == 1:
+            self._notes = value  # as it is: it may be changed further, and `save` checks it
+        else:
+            self._notes = _table("notes", value, NOTE, ("start", "duration", "pitch"))[0]
 
     @property
     def tempos(self) -> Array:

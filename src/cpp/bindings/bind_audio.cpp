@@ -7,6 +7,7 @@
 #include <string>
 
 #include "audio/synth.h"
+#include "bindings/signals.h"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -63,12 +64,6 @@ const audio::Tone* checked(const py::array& tones, double sr, double room) {
   return rows;
 }
 
-// Every few milliseconds of work, so that Ctrl-C is heard.
-void check_signals() {
-  const py::gil_scoped_acquire gil;
-  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-}
-
 py::array_t<float> synthesize(const py::array& tones, double sr, double room, std::int64_t max_bytes) {
   const audio::Tone* rows = checked(tones, sr, room);
   const auto count = static_cast<std::size_t>(tones.size());
@@ -83,10 +78,7 @@ py::array_t<float> synthesize(const py::array& tones, double sr, double room, st
   py::array_t<float> out({py::ssize_t{2}, static_cast<py::ssize_t>(length)});
   float* left = out.mutable_data();
   float* right = left + length;
-  {
-    const py::gil_scoped_release nogil;
-    audio::synthesize(rows, count, sr, room, left, right, check_signals);
-  }
+  without_lock([&] { audio::synthesize(rows, count, sr, room, left, right, poll_signals); });
   return out;
 }
 

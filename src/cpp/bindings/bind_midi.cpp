@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "bindings/signals.h"
 #include "midi/smf.h"
 
 namespace py = pybind11;
@@ -84,10 +85,9 @@ py::dtype plain() {
 py::tuple parse_midi(const py::bytes& data, bool strict) {
   const std::string_view bytes = data;
   midi::Song song;
-  {
-    const py::gil_scoped_release nogil;
-    song = midi::parse(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size(), strict);
-  }
+  without_lock([&] {
+    song = midi::parse(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size(), strict, poll_signals);
+  });
   py::list issues, chunks;
   for (const midi::Issue& issue : song.issues) {
     issues.append(py::make_tuple(midi::message_of(issue), issue.offset, issue.track));
@@ -126,10 +126,7 @@ py::bytes write_midi(int format, std::uint16_t division, const py::array& notes,
     song.chunks.push_back({before_track, id, reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()});
   }
   Buffer<std::uint8_t> file;
-  {
-    const py::gil_scoped_release nogil;
-    file = midi::write(song);
-  }
+  without_lock([&] { file = midi::write(song, poll_signals); });
   return py::bytes(reinterpret_cast<const char*>(file.data()), file.size());
 }
 
@@ -158,8 +155,7 @@ void register_midi(py::module_& m) {
       [](const py::array& notes) {
         const auto* rows = rows_of<midi::Note>(notes, note_dtype(), "notes");
         const auto size = static_cast<std::size_t>(notes.size());
-        const py::gil_scoped_release nogil;
-        midi::check_notes(rows, size);
+        without_lock([&] { midi::check_notes(rows, size); });
       },
       py::arg("notes").noconvert());
 }

@@ -16,6 +16,7 @@ constexpr int num_keys = 16 * 128;                     // channel and pitch
 constexpr std::uint8_t default_release_velocity = 64;  // of a note-on with velocity 0, by the specification
 constexpr std::array<std::uint8_t, 4> pairing_hint = {0x7D, 'm', 'g', 'p'};
 constexpr int max_hint = 127;
+constexpr std::int64_t poll_bytes = 1 << 20;                   // some milliseconds
 constexpr std::int64_t max_file_size = std::int64_t{1} << 35;  // keeps every sum of deltas below 2^63
 
 namespace meta {
@@ -63,7 +64,8 @@ std::string place_of(std::int64_t offset, std::int32_t track) {
 
 class Parser {
  public:
-  Parser(const std::uint8_t* data, std::size_t size, bool strict) : data_(data), size_(size), strict_(strict) {
+  Parser(const std::uint8_t* data, std::size_t size, bool strict, Poll poll)
+      : data_(data), size_(size), strict_(strict), poll_(poll) {
     heads_.fill(-1);
   }
 
@@ -115,6 +117,12 @@ class Parser {
     size_ = end;
   }
 
+  void poll_at(const std::uint8_t* p) {
+    if (offset_of(p) - polled_ < poll_bytes) return;
+    poll_();
+    polled_ = offset_of(p);
+  }
+
   static std::int64_t to_signed(std::size_t value) { return static_cast<std::int64_t>(value); }
 
   int read_header() {
@@ -164,6 +172,7 @@ class Parser {
 
   void read_chunk() {
     const std::uint8_t* p = data_ + at_;
+    poll_at(p);
     if (could_be_chunk(at_)) {
       const std::size_t claimed = big_endian(p + 4), left = size_ - at_ - 8;
       if (is(p, "MTrk")) {
@@ -204,7 +213,8 @@ class Parser {
     bool cancelled = false, skipped = false, ended = false;
 
     while (!ended) {
-      if (!skipped) read_plain_events(p, end, running, cancelled);
+      poll_at(p);
+      if (!skipped) read_plain_events(p, p + std::min<std::int64_t>(end - p, poll_bytes), running, cancelled);
       const std::uint8_t* const event = p;
       const bool has_delta = !skipped;
       const auto again = [&] {
@@ -531,9 +541,10 @@ class Parser {
   const std::uint8_t* data_;
   std::size_t size_;  // where the MIDI file ends
   const bool strict_;
+  const Poll poll_;
   Song song_;
   std::size_t at_ = 0;
-  std::int64_t header_ = 0;
+  std::int64_t header_ = 0, polled_ = 0;
   std::int32_t track_ = 0;
 
   std::int64_t time_ = 0, stretched_end_ = 0;  // the second: of notes that were made one tick long
@@ -641,12 +652,12 @@ std::string message_of(const Issue& issue) {
   return text + place_of(issue.offset, issue.track);
 }
 
-Song parse(const std::uint8_t* data, std::size_t size, bool strict) {
+Song parse(const std::uint8_t* data, std::size_t size, bool strict, Poll poll) {
   if (size > static_cast<std::size_t>(max_file_size)) {
     throw std::invalid_argument("MIDI data: expected at most " + std::to_string(max_file_size) + " bytes, got " +
                                 std::to_string(size));
   }
-  return Parser(data, size, strict).parse();
+  return Parser(data, size, strict, poll).parse();
 }
 
 // ---------------------------------------------------------------------------------------------------------- writing
@@ -659,9 +670,11 @@ namespace {
                               expected + ", got " + std::to_string(got));
 }
 
+constexpr std::size_t events_per_poll = 1 << 17;
+
 class Writer {
  public:
-  explicit Writer(const SongView& song) : song_(song) {}
+  Writer(const SongView& song, Poll poll) : song_(song), poll_(poll) {}
 
   Buffer<std::uint8_t> write() {
     bytes("MThd", 4);
@@ -744,6 +757,7 @@ class Writer {
     auto off = ends_.begin();
     constexpr std::int64_t never = std::numeric_limits<std::int64_t>::max();
     while (true) {
+      if (++steps_ % events_per_poll == 0) poll_();
       const bool has_event = next_event_ < song_.num_events && song_.events[next_event_].track == track;
       const std::int64_t on_time = on < last ? song_.notes[on].start : never;
       const std::int64_t off_time = off != ends_.end() ? end_of(*off) : never;
@@ -836,8 +850,9 @@ class Writer {
   }
 
   const SongView& song_;
+  const Poll poll_;
   Buffer<std::uint8_t> out_;
-  std::size_t next_note_ = 0, next_event_ = 0, next_payload_ = 0;
+  std::size_t next_note_ = 0, next_event_ = 0, next_payload_ = 0, steps_ = 0;
   std::int64_t time_ = 0;
   std::uint8_t running_ = 0;
   std::vector<std::size_t> ends_;                      // the track's notes in the order in which they end
@@ -898,7 +913,7 @@ void check_notes(const Note* notes, std::size_t size) {
   }
 }
 
-Buffer<std::uint8_t> write(const SongView& song) {
+Buffer<std::uint8_t> write(const SongView& song, Poll poll) {
   if (song.num_tracks > 0xFFFF) {
     throw std::invalid_argument("tracks: expected at most 65535, got " + std::to_string(song.num_tracks));
   }
@@ -916,7 +931,7 @@ Buffer<std::uint8_t> write(const SongView& song) {
     }
   }
   check_events(song);
-  return Writer(song).write();
+  return Writer(song, poll).write();
 }
 
 }  // namespace musicgen::midi

@@ -93,8 +93,10 @@ struct Song {
 constexpr std::size_t max_issues = 10'000;         // a broken megabyte could have a million
 constexpr std::int64_t max_delta = (1 << 28) - 1;  // four bytes of seven bits
 
-// Throws MidiError: bytes that are no MIDI file in either mode, any deviation in strict mode.
-Song parse(const std::uint8_t* data, std::size_t size, bool strict);
+// Throws MidiError: bytes that are no MIDI file in either mode, any deviation in strict mode. `poll` is called every
+// few milliseconds and may throw.
+using Poll = void (*)();
+Song parse(const std::uint8_t* data, std::size_t size, bool strict, Poll poll);
 
 struct SongView {
   int format;
@@ -116,6 +118,6 @@ void check_notes(const Note* notes, std::size_t size);
 
 // A file with running status. Notes and events must be sorted by track, then time; the order of equals is kept.
 // Throws std::invalid_argument for anything that would not be read back as it was given.
-Buffer<std::uint8_t> write(const SongView& song);
+Buffer<std::uint8_t> write(const SongView& song, Poll poll);
 
 }  // namespace musicgen::midi
