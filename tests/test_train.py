@@ -850,7 +850,7 @@ def test_language_model_from_a_folder_of_tokens(generator, tmp_path):
         data.tokens(tmp_path, vocab_size=5)
 
 
-@pytest.mark.parametrize("name", ["jsb16", "chorale", "language_model"])
+@pytest.mark.parametrize("name", ["jsb16", "jsb16_fakes", "chorale", "language_model"])
 def test_shipped_configurations_are_valid(name):
     import tomllib
 
