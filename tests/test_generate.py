@@ -517,16 +517,20 @@ def test_R39_ctrl_c_ends_a_long_call_and_the_engine_lives_on(batch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_R40_exit_with_work_in_a_daemon_thread():
+@pytest.mark.parametrize(
+    "work", ["engine.sample(1 << 20, num_samples=40, threads=2)", "[engine.sample(3) for _ in iter(int, 1)]"]
+)
+def test_R40_exit_with_work_in_a_daemon_thread(work):
     code = (
         LARGE
         + """
-    threading.Thread(target=lambda: engine.sample(1 << 20, num_samples=40, threads=2), daemon=True).start()
+    for _ in range(4):
+        threading.Thread(target=lambda: eval(sys.argv[1]), daemon=True).start()
     time.sleep(0.3)
     print("leaving")
     """
     )
-    result = run_python(code)
+    result = run_python(code, work)
     assert result.returncode == 0, result.stderr
     assert "terminate" not in result.stderr
 

@@ -11,6 +11,7 @@
 
 #include "base/cpu.h"
 #include "bindings/arrays.h"
+#include "bindings/signals.h"
 #include "generate/recurrent.h"
 
 namespace {
@@ -168,8 +169,12 @@ struct RecurrentStates {
 class Signals final : public Interrupt {
  public:
   bool requested() override {
-    const py::gil_scoped_acquire gil;
-    return PyErr_CheckSignals() != 0;
+    try {
+      poll_signals();
+    } catch (const Interrupted&) {
+      return true;
+    }
+    return false;
   }
 };
 
@@ -306,12 +311,9 @@ py::tuple sample(const RecurrentModel& model, const RecurrentStates& before, std
   RecurrentStates after = before;
   const Isa isa = isa_in_use();
   Signals signals;
-  bool finished = false;
-  {
-    const py::gil_scoped_release nogil;
-    finished = recurrent_sample(model, after.sequences, request, threads, isa, signals);
-  }
-  if (!finished) throw py::error_already_set();
+  without_lock([&] {
+    if (!recurrent_sample(model, after.sequences, request, threads, isa, signals)) throw Interrupted();
+  });
   return py::make_tuple(tokens, lengths, log_prob_out, logit_out, std::move(after));
 }
 
@@ -336,8 +338,9 @@ void register_generate(py::module_& m) {
                  {{"float32", Precision::float32}, {"bfloat16", Precision::bfloat16}, {"int8", Precision::int8}});
              RecurrentSpec spec = spec_of(config);
              const Tensors views = tensors_of(tensors);
-             const py::gil_scoped_release nogil;
-             return std::make_unique<RecurrentModel>(std::move(spec), views, p);
+             std::unique_ptr<RecurrentModel> model;
+             without_lock([&] { model = std::make_unique<RecurrentModel>(std::move(spec), views, p); });
+             return model;
            }),
            py::arg("config"), py::arg("tensors"), py::arg("precision"))
       .def_property_readonly("packed_bytes", &RecurrentModel::packed_bytes)
