@@ -132,6 +132,11 @@ def test_import_loads_nothing_heavy():
     fresh("")
 
 
+def test_sampling_loads_nothing_heavy(tmp_path):
+    fresh(f"mg.sample(seed=1, length='2 bars').save({str(tmp_path / 'x.mid')!r})")
+    assert (tmp_path / "x.mid").read_bytes()[:4] == b"MThd"
+
+
 def test_pybind11_stays_at_the_door():
     for path in SOURCES:
         if path.parent.name != "bindings":

@@ -1,0 +1,53 @@
+"""The README's examples run as they stand, in order, in one interpreter's namespace."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+import musicgen_ext as mg
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def fences(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def beginning(score, ticks):
+    """The notes that start before so many ticks, with the voice that sings them."""
+    notes = score.notes[score.notes["start"] < ticks]
+    return sorted(zip(notes["start"].tolist(), notes["track"].tolist(), notes["pitch"].tolist(), strict=True))
+
+
+def test_examples_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    mg.sample(seed=11, length="4 bars").save("melody.mid")
+    names = {}
+    for number, code in enumerate(fences("python")):
+        exec(compile(code, f"README example {number}", "exec"), names)
+    piece, harmonised = names["piece"], mg.read_midi("harmonised.mid")
+    assert mg.read_midi("chorale.mid").to_bytes() == piece.to_bytes()
+    assert Path("chorale.wav").read_bytes()[:4] == b"RIFF"
+    assert piece.provenance["seed"] == 7
+    assert len(names["minor"]) == 4
+    # The prompt comes back at the beginning, the melody on top.
+    three_bars = 3 * 4 * names["opening"].ticks_per_quarter
+    assert beginning(names["opening"], three_bars) == beginning(names["longer"], three_bars)
+    melody = names["melody"].notes
+    np.testing.assert_array_equal(
+        harmonised.notes["pitch"][harmonised.notes["track"] == harmonised.notes["track"].min()],
+        melody["pitch"][melody["track"] == melody["track"].min()],
+    )
+    assert names["nats"].dtype == np.float64
+    assert (names["nats"] <= 0).all()
+    assert "nats" in capsys.readouterr().out
+
+
+def test_two_commands_and_no_more():
+    """`.ci/run` runs the first and the second sh fence; a third would be documented and never run."""
+    commands = fences("sh")
+    assert len(commands) == 2
+    assert all(len(command.strip().splitlines()) == 1 for command in commands)
+    assert "chorale.mid" in commands[0]
+    assert commands[1].rstrip().endswith("&& .venv-test/bin/pytest")
