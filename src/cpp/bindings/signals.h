@@ -5,6 +5,11 @@
 
 #include <exception>
 
+#if defined(__GLIBCXX__) && defined(__linux__)
+#include <cxxabi.h>
+#include <unistd.h>
+#endif
+
 namespace musicgen {
 
 // What a poll throws through native code: no Python object travels there. The error itself waits in the interpreter.
@@ -25,6 +30,21 @@ inline void poll_signals() {
   if (PyErr_CheckSignals() != 0) throw Interrupted();
 }
 
+// Takes the lock back. Before Python 3.14, a daemon thread that asks for it while the interpreter ends is ended by
+// unwinding its stack, and on the way our objects would be released without the lock, beside a main thread that is
+// releasing the same ones. It waits here instead, as 3.14 makes it, until the process is gone.
+inline void take_lock(PyThreadState* state) {
+#if defined(__GLIBCXX__) && defined(__linux__)
+  try {
+    PyEval_RestoreThread(state);
+  } catch (const abi::__forced_unwind&) {
+    for (;;) pause();
+  }
+#else
+  PyEval_RestoreThread(state);
+#endif
+}
+
 // Runs `work` without the lock; Ctrl-C inside it becomes the KeyboardInterrupt that it is.
 //
 // The lock is taken back in plain code, not in a destructor: in a daemon thread of an interpreter that is ending,
@@ -39,7 +59,7 @@ void without_lock(Work&& work) {
   } catch (...) {
     error = std::current_exception();
   }
-  PyEval_RestoreThread(state);
+  take_lock(state);
   if (!error) return;
   try {
     std::rethrow_exception(error);
