@@ -47,6 +47,8 @@ def every_kind_config(cell="lstm", hidden_size=19, num_layers=2, combine="concat
         {"name": "tonic", "kind": "given", "size": 13},
         {"name": "b_degree", "kind": "degree", "features": ["b_sounds_2", "tonic"], "offset": 5},
         {"name": "a_now_degree", "kind": "degree", "features": ["a_now_sounds", "tonic"], "offset": 0},
+        {"name": "b_parallel_now", "kind": "parallel", "features": ["b_sounds_2", "a_now_sounds", "a_sounds"]},
+        {"name": "a_parallel", "kind": "parallel", "features": ["a_sounds", "b3", "b_sounds_2"]},
         {"name": "a_b_now", "kind": "difference", "features": ["a_now_sounds", "b_sounds_2"], "limit": 5},
     ]
     past = [f["name"] for f in features if "_now" not in f["name"]]
@@ -81,10 +83,12 @@ def every_kind_config(cell="lstm", hidden_size=19, num_layers=2, combine="concat
                     "first_pitch": 1,
                     "head": {
                         "hidden_size": hidden and hidden + 9,
-                        "inputs": ["a_now", "a_now_sounds", "a_b_now", "b_match", "a_now_degree"] if hidden else [],
+                        "inputs": ["a_now", "a_now_sounds", "a_b_now", "b_match", "a_now_degree", "b_parallel_now"]
+                        if hidden
+                        else [],
                         "relative": [{"feature": "a_now_sounds", "radius": 20}],
-                        "copy": ["b_match"],
-                        "periodic": [{"feature": "tonic", "offset": 5}],
+                        "copy": ["b_match", "b_parallel_now"],
+                        "periodic": [{"feature": "tonic", "offset": 5}, {"feature": "a_now_sounds", "offset": 3}],
                     },
                 },
             ],

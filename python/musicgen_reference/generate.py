@@ -77,6 +77,15 @@ class Recurrent:
                 first, (pitch, tonic) = slot.first_pitch or 0, (values[name] for name in f.features)
                 known = first <= pitch < slot.size and tonic < 12
                 values[f.name] = 1 + (pitch - first + f.offset - tonic) % 12 if known else 0
+            elif f.kind == "parallel":
+                slots = [config.slots[config.feature(name).slot] for name in f.features]
+                a, b, c = (values[name] for name in f.features)
+
+                def pitch(i, slot):
+                    return (slot.first_pitch or 0) <= i < slot.size
+
+                known = pitch(a, slots[0]) and pitch(b, slots[1]) and pitch(c, slots[2]) and pitch(a + b - c, slots[0])
+                values[f.name] = a + b - c if known else slots[0].size
         return values
 
     def sounding(self, column, slot):
@@ -171,9 +180,16 @@ class Recurrent:
                 logits[values[name]] += rest[j]
         rest = rest[len(head.copy) :]
         for r in head.periodic:
+            ref, f = values[r.feature], self.config.feature(r.feature)
+            if f.kind == "given":
+                known = ref < 12
+            else:
+                first = self.config.slots[f.slot].first_pitch or 0
+                known = first <= ref < self.config.slots[f.slot].size
+                ref -= first
             for i in range(slot.first_pitch, slot.size):
-                if values[r.feature] < 12:
-                    logits[i] += rest[(i - slot.first_pitch + r.offset - values[r.feature]) % 12]
+                if known:
+                    logits[i] += rest[(i - slot.first_pitch + r.offset - ref) % 12]
             rest = rest[12:]
         return logits
 

@@ -43,8 +43,14 @@ FEATURE_FIELDS: dict[str, tuple[str, ...]] = {
     "chosen_sounding": ("slot",),
     "difference": ("features", "limit"),
     "degree": ("features", "offset"),
+    "parallel": ("features",),
 }
 TOKEN_KINDS = ("token", "sounding", "match", "chosen", "chosen_sounding")  # ids of a slot, its size meaning "none"
+COMBINED_KINDS: dict[str, tuple[tuple[str, ...], ...]] = {  # made of other features, of these kinds
+    "difference": (TOKEN_KINDS, TOKEN_KINDS),
+    "degree": (TOKEN_KINDS, ("given",)),
+    "parallel": (TOKEN_KINDS, TOKEN_KINDS, TOKEN_KINDS),
+}
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Feature:
     slots: tuple[int, int] = (0, 0)
     limit: int = 0
     size: int = 0
-    features: tuple[str, str] = ("", "")
+    features: tuple[str, ...] = ()
     offset: int = 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,10 +88,12 @@ class Relative:
 
 @dataclass(frozen=True)
 class Periodic:
-    """Output rows for pitch classes counted from a given one.
+    """Output rows for pitch classes counted from a reference.
 
-    ``logits[i] += rows[(i - first_pitch + offset - ref) % 12]``, where `offset` is the pitch class of the slot's
-    `first_pitch`. Nothing is added where the reference is 12 or more: unknown.
+    ``logits[i] += rows[(i - first_pitch + offset - ref) % 12]``. The reference is a given pitch class (nothing is added
+    where it is 12 or more: unknown), or a slot's token less that slot's `first_pitch` (nothing where it is no pitch):
+    then the rows are for intervals, octaves apart. `offset` is the pitch class of the slot's `first_pitch`, counted
+    from that of the reference's slot if it is a token.
     """
 
     feature: str
@@ -153,6 +161,8 @@ class RecurrentConfig:
     degree            1 + the pitch class of the first of two `features` (a token's), counted  13
                       from the second (given: a pitch class, 12 or more: unknown); `offset`
                       is the pitch class of the slot's first_pitch; 0 where either is missing
+    parallel          a + b - c of three `features` that are tokens: where voice a comes to if   size + 1
+                      it moves as another does from c to b; start where that is no pitch
     ================= ======================================================================== ==============
     """
 
@@ -277,8 +287,10 @@ class RecurrentConfig:
     def feature_size(self, name: str) -> int:
         """Number of ids the feature can take: the rows of its embedding table."""
         f = self.feature(name)
-        if f.kind in ("token", "sounding", "match", "chosen", "chosen_sounding"):
+        if f.kind in TOKEN_KINDS:
             return self.slots[f.slot].size + 1
+        if f.kind == "parallel":
+            return self.slots[self.feature(f.features[0]).slot].size + 1
         if f.kind in ("held", "match_length"):
             return len(f.buckets) + 1
         if f.kind == "clock":
@@ -325,7 +337,7 @@ class RecurrentConfig:
     def _chosen_slot(self, name: str) -> int | None:
         """The last slot of the present frame that the feature looks at; None if it looks at the past only."""
         f = self.feature(name)
-        if f.kind in ("difference", "degree"):
+        if f.kind in COMBINED_KINDS:
             return max((s for s in map(self._chosen_slot, f.features) if s is not None), default=None)
         return f.slot if f.kind.startswith("chosen") else None
 
@@ -337,8 +349,11 @@ class RecurrentConfig:
         _unique((name for name, _ in self.trunk), "config.trunk")
         names = {f.name: f for f in self.features}
         for i, f in enumerate(self.features):
-            wanted = {"difference": (TOKEN_KINDS, TOKEN_KINDS), "degree": (TOKEN_KINDS, ("given",))}.get(f.kind, ())
-            for name, kinds in zip(f.features, wanted, strict=False):
+            wanted = COMBINED_KINDS.get(f.kind, ())
+            if len(f.features) != len(wanted):
+                where = f"config.features[{i}].features"
+                raise WeightsError(f"{where}: expected {len(wanted)} features, got {list(f.features)}")
+            for name, kinds in zip(f.features, wanted, strict=True):
                 if name not in names or names[name].kind not in kinds:
                     where = f"config.features[{i}].features"
                     raise WeightsError(f"{where}: expected a feature of the kinds {list(kinds)}, got {name!r}")
@@ -361,7 +376,7 @@ class RecurrentConfig:
             if not head.hidden_size and head.inputs:
                 raise WeightsError(f"{where}.inputs: expected none where hidden_size is 0, got {list(head.inputs)}")
             _unique(head.inputs, f"{where}.inputs")
-            references = [r.feature for r in head.relative] + list(head.copy) + [r.feature for r in head.periodic]
+            references = [*(r.feature for r in head.relative), *head.copy, *(r.feature for r in head.periodic)]
             for name in (*head.inputs, *references):
                 if name not in names:
                     raise WeightsError(f"{where}: expected features out of {sorted(names)}, got {name!r}")
@@ -369,8 +384,13 @@ class RecurrentConfig:
                 if chosen is not None and chosen >= index:
                     raise WeightsError(f"{where}: feature {name!r} looks at slot {chosen}, which is drawn later")
             for name in references:
-                if names[name].kind not in (*TOKEN_KINDS, "given"):
+                if names[name].kind not in (*TOKEN_KINDS, "given", "parallel"):
                     raise WeightsError(f"{where}: expected a feature that holds a token, got {name!r}")
+            for name in (*(r.feature for r in head.relative), *(r.feature for r in head.periodic)):
+                if names[name].kind == "parallel":
+                    raise WeightsError(
+                        f"{where}: expected 'parallel' features among copy and inputs only, got {name!r}"
+                    )
             if (head.relative or head.periodic) and slot.first_pitch is None:
                 raise WeightsError(f"{where}: slot {slot.name!r} has relative outputs but no first_pitch")
 
@@ -396,8 +416,8 @@ def _feature(entry: Any, where: str, slots: tuple[Slot, ...]) -> Feature:
         values["period"] = _integer(entry, "period", 1, LIMITS["period"], where)
         values["divide"] = _integer(entry, "divide", 1, LIMITS["period"], where, 1)
     if "features" in fields:
-        a, b = _list(entry, "features", 2, 2, where)
-        values["features"] = (_string({"features": a}, "features", where), _string({"features": b}, "features", where))
+        names = _list(entry, "features", 2, 3, where)
+        values["features"] = tuple(_string({"features": name}, "features", where) for name in names)
     if "slots" in fields:
         pair = [
             _integer({"slot": s}, "slot", 0, len(slots) - 1, f"{where}.slots")

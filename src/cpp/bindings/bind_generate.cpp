@@ -69,7 +69,8 @@ RecurrentSpec spec_of(const py::dict& config) {
                                   {"chosen", FeatureKind::chosen},
                                   {"chosen_sounding", FeatureKind::chosen_sounding},
                                   {"difference", FeatureKind::difference},
-                                  {"degree", FeatureKind::degree}});
+                                  {"degree", FeatureKind::degree},
+                                  {"parallel", FeatureKind::parallel}});
     const auto number = [&](const char* key, int& into) {
       if (entry.contains(key)) into = py::cast<int>(entry[key]);
     };
@@ -87,9 +88,10 @@ RecurrentSpec spec_of(const py::dict& config) {
       f.other_slot = pair.second;
     }
     if (entry.contains("features")) {
-      const auto pair = py::cast<std::pair<std::string, std::string>>(entry["features"]);
-      f.first = index_of(py::str(pair.first));
-      f.second = index_of(py::str(pair.second));
+      const auto names = py::cast<std::vector<std::string>>(entry["features"]);
+      f.first = index_of(py::str(names.at(0)));
+      f.second = index_of(py::str(names.at(1)));
+      if (names.size() > 2) f.third = index_of(py::str(names.at(2)));
     }
     switch (f.kind) {
       case FeatureKind::held:
@@ -105,6 +107,9 @@ RecurrentSpec spec_of(const py::dict& config) {
         break;
       case FeatureKind::degree:
         f.size = kPitchClasses + 1;
+        break;
+      case FeatureKind::parallel:  // as large as the slot whose token it is; no table of its own is needed to know it
+        f.size = 0;
         break;
       case FeatureKind::given:
         f.given = spec.num_given++;

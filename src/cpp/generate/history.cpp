@@ -71,6 +71,7 @@ void History::look(const std::int32_t* given, int* ids) {
         break;
       case FeatureKind::difference:
       case FeatureKind::degree:
+      case FeatureKind::parallel:
         break;
     }
   }
@@ -78,11 +79,20 @@ void History::look(const std::int32_t* given, int* ids) {
 }
 
 void History::compare(int* ids) const {
-  for (const std::size_t i : model_->differences()) {
+  for (const std::size_t i : model_->combined()) {
     const Feature& f = spec_->features[i];
     const Feature &a = spec_->features[to_size(f.first)], &b = spec_->features[to_size(f.second)];
-    ids[i] = f.kind == FeatureKind::difference ? difference(a.slot, ids[f.first], b.slot, ids[f.second], f.limit)
-                                               : degree(a.slot, ids[f.first], ids[f.second], f.offset);
+    if (f.kind == FeatureKind::difference) {
+      ids[i] = difference(a.slot, ids[f.first], b.slot, ids[f.second], f.limit);
+    } else if (f.kind == FeatureKind::degree) {
+      ids[i] = degree(a.slot, ids[f.first], ids[f.second], f.offset);
+    } else {
+      const Feature& c = spec_->features[to_size(f.third)];
+      const int moved = ids[f.first] + ids[f.second] - ids[f.third];
+      const bool pitches =
+          is_pitch(a.slot, ids[f.first]) && is_pitch(b.slot, ids[f.second]) && is_pitch(c.slot, ids[f.third]);
+      ids[i] = pitches && is_pitch(a.slot, moved) ? moved : start_id(a.slot);
+    }
   }
 }
 

@@ -18,7 +18,7 @@ class History {
   // Feature ids for the coming frame, as far as the past determines them.
   void look(const std::int32_t* given, int* ids);
 
-  // The features made of two others, once these are known.
+  // The features made of others, once these are known.
   void compare(int* ids) const;
 
   // A token of the coming frame has been drawn: what its slot sounds now.

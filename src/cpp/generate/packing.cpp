@@ -333,7 +333,8 @@ RecurrentModel::RecurrentModel(RecurrentSpec spec, const Tensors& tensors, Preci
   int lag = 1;
   for (std::size_t i = 0; i < spec_.features.size(); ++i) {
     const Feature& f = spec_.features[i];
-    if (f.kind == FeatureKind::difference || f.kind == FeatureKind::degree) differences_.push_back(i);
+    if (f.kind == FeatureKind::difference || f.kind == FeatureKind::degree || f.kind == FeatureKind::parallel)
+      combined_.push_back(i);
     if (f.kind == FeatureKind::token || f.kind == FeatureKind::sounding) lag = std::max(lag, f.lag);
     if (f.kind == FeatureKind::match || f.kind == FeatureKind::match_length) needs_match_ = true;
   }

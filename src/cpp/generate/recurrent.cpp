@@ -306,7 +306,7 @@ class Worker {
     Sequence& s = sequences_[b];
     const std::size_t at = index(b, t, slot_index);
     float* logits = s.z;
-    add_references(slot, s.ids.data(), logits);
+    add_references(spec_, slot, s.ids.data(), logits);
     for (int i = slot.size; i < padded(slot.size); ++i) logits[i] = kMinusInfinity;
 
     const std::size_t most = to_size(model_.most_tokens());
@@ -335,7 +335,7 @@ class Worker {
     if (request_.log_probs) request_.log_probs[at] = static_cast<double>(logits[token]) - log_sum;
   }
 
-  static void add_references(const Slot& slot, const int* ids, float* z) {
+  static void add_references(const RecurrentSpec& spec, const Slot& slot, const int* ids, float* z) {
     const float* rows = z + slot.size;
     for (const Relative& r : slot.relative) {
       const int ref = ids[r.feature];
@@ -350,9 +350,19 @@ class Worker {
       ++rows;
     }
     for (const Periodic& r : slot.periodic) {
-      const int tonic = ids[r.feature];
-      for (int i = slot.first_pitch; i < slot.size && tonic < kPitchClasses; ++i)
-        z[i] += rows[(i - slot.first_pitch + r.offset - tonic + kPitchClasses) % kPitchClasses];
+      const Feature& f = spec.features[to_size(r.feature)];
+      int ref = ids[r.feature];
+      bool known = ref < kPitchClasses;
+      if (f.kind != FeatureKind::given) {
+        const Slot& other = spec.slots[to_size(f.slot)];
+        const int first = std::max(other.first_pitch, 0);
+        known = ref >= first && ref < other.size;
+        ref -= first;
+      }
+      for (int i = slot.first_pitch; i < slot.size && known; ++i) {
+        const int column = (i - slot.first_pitch + r.offset - ref) % kPitchClasses;
+        z[i] += rows[column < 0 ? column + kPitchClasses : column];
+      }
       rows += kPitchClasses;
     }
   }

@@ -26,7 +26,8 @@ enum class FeatureKind {
   chosen,
   chosen_sounding,
   difference,
-  degree
+  degree,
+  parallel
 };
 
 struct Feature {
@@ -35,10 +36,10 @@ struct Feature {
   std::vector<std::int64_t> buckets;
   int period = 1, divide = 1;
   int other_slot = 0, limit = 0;
-  int first = 0, second = 0;  // difference, degree: indices of two features
-  int offset = 0;             // degree: the pitch class of the slot's first pitch
-  int size = 0;               // number of ids
-  int given = 0;              // which column of the given features
+  int first = 0, second = 0, third = 0;  // difference, degree, parallel: indices of features
+  int offset = 0;                        // degree: the pitch class of the slot's first pitch
+  int size = 0;                          // number of ids
+  int given = 0;                         // which column of the given features
 };
 
 struct Relative {
@@ -123,7 +124,7 @@ class RecurrentModel {
   const float* base() const { return base_; }  // first layer's biases, where no table holds them
   const Matrix& vector_projection() const { return vector_projection_; }
   const Matrix& vector_input() const { return vector_input_; }
-  const std::vector<std::size_t>& differences() const { return differences_; }
+  const std::vector<std::size_t>& combined() const { return combined_; }
   bool needs_match() const { return needs_match_; }
   int history() const { return history_; }  // frames kept, a power of two
 
@@ -136,7 +137,7 @@ class RecurrentModel {
   std::vector<Layer> layers_;
   std::vector<Table> trunk_;
   std::vector<Head> heads_;
-  std::vector<std::size_t> differences_;  // indices of the features made of two others
+  std::vector<std::size_t> combined_;  // indices of the features made of others
   const float* base_ = nullptr;
   Matrix vector_projection_, vector_input_;
   int units_ = 0, gate_rows_ = 0, most_rows_ = 0, most_tokens_ = 0, history_ = 2;

@@ -6,7 +6,7 @@ except the `chosen` kinds, which heads may read for slots drawn earlier in the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -101,6 +101,12 @@ def recurrent_features(
         if f.kind == "difference":
             a, b = (compute(config.feature(name)) for name in f.features)
             out[f.name] = _difference(config, tuple(config.feature(name).slot for name in f.features), a, b, f.limit)
+        elif f.kind == "parallel":
+            out[f.name] = _parallel(
+                config,
+                [config.feature(name).slot for name in f.features],
+                map(compute, map(config.feature, f.features)),
+            )
         elif f.kind == "degree":
             a, b = (compute(config.feature(name)) for name in f.features)
             out[f.name] = _degree(config, config.feature(f.features[0]).slot, a, b, f.offset)
@@ -179,6 +185,16 @@ def _difference(config: RecurrentConfig, slots: tuple[int, ...], a: Ints, b: Int
     for slot, ids in zip(slots, (a, b), strict=True):
         defined &= (ids >= (config.slots[slot].first_pitch or 0)) & (ids < config.slots[slot].size)
     return np.where(defined, 1 + limit + np.clip(a - b, -limit, limit), 0).astype(np.int32)
+
+
+def _parallel(config: RecurrentConfig, slots: Sequence[int], ids: Iterable[Ints]) -> Ints:
+    def pitches(slot: int, values: Ints) -> npt.NDArray[np.bool_]:
+        return (values >= (config.slots[slot].first_pitch or 0)) & (values < config.slots[slot].size)
+
+    a, b, c = ids
+    moved = a + b - c
+    defined = pitches(slots[0], a) & pitches(slots[1], b) & pitches(slots[2], c) & pitches(slots[0], moved)
+    return np.where(defined, moved, config.slots[slots[0]].size).astype(np.int32)
 
 
 def _degree(config: RecurrentConfig, slot: int, ids: Ints, tonic: Ints, offset: int) -> Ints:

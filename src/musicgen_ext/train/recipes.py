@@ -56,6 +56,7 @@ def voices(
     lag_differences: bool = True,
     match: bool = True,
     absolute: bool = True,
+    harmony: bool = False,
     tonic: str | None = None,
     lowest_pitch: int = 36,
 ) -> RecurrentConfig:
@@ -73,6 +74,9 @@ def voices(
         Slots without a `first_pitch` are marks (a fermata, the end) rather than voices.
     given : list of {"name", "size", "head"}
         Features that the caller supplies; those with ``head = true`` are also read by the heads.
+    harmony : bool
+        Whether a voice also leaves as an interval class above each voice already drawn, and knows which of its steps
+        would be parallel to theirs.
     tonic : str, optional
         The given feature that holds the tonic's pitch class (12: unknown). Pitches then also enter and leave as
         degrees above it; `lowest_pitch` is the MIDI pitch of the slots' `first_pitch`.
@@ -158,6 +162,7 @@ def voices(
             far = {*sounds, *matched.values()} - {sounds[i], matched.get(i)}
             inputs = [n for n in inputs if n not in far]
         relative: list[dict[str, Any]] = []
+        periodic: list[dict[str, Any]] = []
         copy: list[str] = []
         for j in range(i):
             chosen = add({"name": f"{name[j]}_chosen", "kind": "chosen", "slot": j})
@@ -183,6 +188,11 @@ def voices(
                 relative.append({"feature": chosen_sounds[j], "radius": radius})
                 inputs.append(difference(chosen_sounds[j], mine, limit))
                 inputs.append(difference(chosen_sounds[j], sounds[j], limit))
+                if harmony:
+                    periodic.append({"feature": chosen_sounds[j], "offset": 0})
+                    together = f"{name[i]}|{name[j]}"
+                    kind = {"kind": "parallel", "features": [mine, chosen_sounds[j], sounds[j]]}
+                    copy.append(add({"name": together, **kind}))
                 if match:
                     inputs.append(difference(chosen_sounds[j], matched[j], limit))
             if tonic:
@@ -198,7 +208,8 @@ def voices(
                     inputs.append(difference(there, mine, 16))
         head = {"hidden_size": head_size, "inputs": list(dict.fromkeys(inputs)), "relative": relative, "copy": copy}
         if tonic and i in pitched:
-            head["periodic"] = [{"feature": tonic, "offset": offset}]
+            periodic.append({"feature": tonic, "offset": offset})
+        head["periodic"] = periodic
         configured.append({**slot, "head": head})
     return RecurrentConfig.from_dict(
         {
@@ -222,7 +233,7 @@ def jsb16(**keywords: Any) -> RecurrentConfig:
 def chorale(**keywords: Any) -> RecurrentConfig:
     """`voices` for chorales with onsets (`musicgen_ext.encodings.CHORALE`), told what can be known about a piece."""
     given = [{"name": name, "size": size, "head": True} for name, size in CHORALE.given_sizes.items()]
-    told = {"clocks": (), "head_clock": None, "tonic": "tonic", "lowest_pitch": CHORALE.lowest_pitch}
+    told = {"clocks": (), "head_clock": None, "harmony": True, "tonic": "tonic", "lowest_pitch": CHORALE.lowest_pitch}
     return voices(slots=CHORALE.slots, given=given, **{**told, **keywords})
 
 

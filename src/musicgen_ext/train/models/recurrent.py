@@ -122,10 +122,18 @@ class Recurrent(nn.Module):
             logits = logits + z[..., at : at + 1] * (ids == features[name].unsqueeze(-1))
             at += 1
         for p in head.periodic:
-            tonic = features[p.feature].long().unsqueeze(-1)
+            reference = features[p.feature].long().unsqueeze(-1)
             first = slot.first_pitch or 0
-            column = (ids - first + p.offset - tonic) % PITCH_CLASSES
-            valid = (ids >= first) & (tonic < PITCH_CLASSES)
+            source = self.config.feature(p.feature)
+            if source.kind == "given":
+                known = reference < PITCH_CLASSES
+            else:
+                other = self.config.slots[source.slot]
+                lowest = other.first_pitch or 0
+                known = (reference >= lowest) & (reference < other.size)
+                reference = reference - lowest
+            column = (ids - first + p.offset - reference) % PITCH_CLASSES
+            valid = (ids >= first) & known
             block = F.pad(z[..., at : at + PITCH_CLASSES], (0, 1))
             logits = logits + block.gather(-1, torch.where(valid, column, PITCH_CLASSES))
             at += PITCH_CLASSES
