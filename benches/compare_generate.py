@@ -70,7 +70,7 @@ def read_bandwidth(size, seconds=0.1):
 
 
 def limits(shape):
-    """Tokens per second at batch 1 if weights were read as fast as numpy's dot product reads: for scale, not a bound."""
+    """Tokens per second at batch 1 if weights were read as fast as by numpy's dot product: for scale, no bound."""
     return {
         precision: read_bandwidth(shape.weight_bytes(precision)) / shape.weight_bytes(precision)
         for precision in ("fp32", "bf16", "int8")
