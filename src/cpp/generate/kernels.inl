@@ -36,8 +36,8 @@ inline V gated(V a, V b) {
 }
 
 // acc[b][v] += rows (first + v) of a tile times x[b], for NV row vectors and NB inputs. A matrix has at least sixteen
-// columns; loops that know it run without copies of their accumulators (GCC 12). Far weights are asked for eight
-// columns ahead: configuration C in bfloat16 gains 12 % by it, while float32 and int8 lose as much as they gain.
+// columns; loops that know it run without copies of their accumulators (GCC 12). Where Matrix::ask_ahead says
+// so, weights are asked for eight columns before they are needed.
 template <Precision P, int NV, int NB, bool Far>
 inline __attribute__((always_inline)) void accumulate(V (&acc)[NB][NV], const Matrix& m, const char* w,
                                                       std::size_t stride, int row, const Input* x,
@@ -51,6 +51,7 @@ inline __attribute__((always_inline)) void accumulate(V (&acc)[NB][NV], const Ma
       V each[NB];
       for (int b = 0; b < NB; ++b) each[b] = set1(reinterpret_cast<const float*>(data[b])[k]);
       for (int v = 0; v < NV; ++v) {
+        if constexpr (Far && NB == 1) fetch_ahead(w + 8 * stride + 64 * v);
         const V weight = load(reinterpret_cast<const float*>(w) + kLanes * v);
         for (int b = 0; b < NB; ++b) acc[b][v] = fma(weight, each[b], acc[b][v]);
       }
@@ -117,8 +118,8 @@ void block(const Term* terms, int n_terms, int tile, int vecs, int first, int ro
     const Matrix& m = *terms[t].matrix;
     const char* w = m.weights + static_cast<std::size_t>(tile) * m.tile_pitch + static_cast<std::size_t>(64) * first;
     const std::size_t stride = static_cast<std::size_t>(64) * vecs;
-    constexpr bool kMayFetch = NB == 1 ? P == Precision::bfloat16 : P != Precision::int8;
-    if (kMayFetch && (NB == 1 ? m.far : terms[t].ahead != 0)) {
+    constexpr bool kMayFetch = P != Precision::int8;
+    if (kMayFetch && (NB == 1 ? m.ask_ahead : terms[t].ahead != 0)) {
       accumulate<P, NV, NB, kMayFetch>(acc, m, w, stride, row, terms[t].x, terms[t].ahead);
     } else {
       accumulate<P, NV, NB, false>(acc, m, w, stride, row, terms[t].x, 0);

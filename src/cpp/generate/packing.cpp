@@ -55,7 +55,7 @@ class RecurrentModel::Packer {
     lay_out();
     model_.arena_ = Arena(used_);
     writing_ = true;
-    far_ = used_ > kSecondLevelCache;
+    bytes_ = used_;
     used_ = 0;
     lay_out();
   }
@@ -165,6 +165,12 @@ class RecurrentModel::Packer {
     return map;
   }
 
+  // Measured on Zen 5, one sequence: configuration B in float32 (3.8 MB) takes 28 instead of 31 us a step, C in
+  // bfloat16 (14 MB) 94 instead of 107; but C and D in float32 (25 and 58 MB) lose a tenth, and int8 does not change.
+  bool asks_ahead(Precision precision) const {
+    return precision == Precision::bfloat16 || (precision == Precision::float32 && bytes_ <= 8 * kSecondLevelCache);
+  }
+
   std::byte* take(std::size_t bytes) {
     const std::size_t at = used_;
     used_ += round_up(bytes, kLine);
@@ -193,7 +199,8 @@ class RecurrentModel::Packer {
       matrix->vecs = static_cast<int>(map.size()) / kLanes;
       matrix->cols = padded_cols;
       matrix->tiles = tiles;
-      matrix->far = far_;
+      matrix->far = bytes_ > kSecondLevelCache;
+      matrix->ask_ahead = matrix->far && asks_ahead(precision);
       matrix->tile_pitch = matrices.size() * tile_bytes(precision, tiles.front(), padded_cols);
       if (precision == Precision::int8) {
         if (writing_ && tensor->bytes == nullptr)
@@ -324,7 +331,8 @@ class RecurrentModel::Packer {
   RecurrentModel& model_;
   const Tensors& tensors_;
   const Kernels& kernels_;
-  bool writing_ = false, far_ = false;
+  bool writing_ = false;
+  std::size_t bytes_ = 0;  // of the whole model, once counted
   std::size_t used_ = 0;
 };
 
