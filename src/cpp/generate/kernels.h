@@ -37,7 +37,7 @@ struct Matrix {
   std::vector<int> tiles;           // vectors in each tile
   const char* weights = nullptr;    // first tile; the next ones are `tile_pitch` bytes apart
   bool far = false;                 // part of more weights than a second-level cache holds
-  bool ask_ahead = false;           // whether one sequence should ask for weights ahead of the processor's guesses
+  int lines_ahead = 0;              // how far ahead one sequence asks for weights; 0: the processor guesses well enough
   std::size_t tile_pitch = 0;       // of a full tile, whatever lies between included
   const float* scale = nullptr;     // int8: a weight is its byte times the scale of its row
   const int* minus_bias = nullptr;  // int8: -128 times the sum of the row's bytes

@@ -36,13 +36,14 @@ inline V gated(V a, V b) {
 }
 
 // acc[b][v] += rows (first + v) of a tile times x[b], for NV row vectors and NB inputs. A matrix has at least sixteen
-// columns; loops that know it run without copies of their accumulators (GCC 12). Where Matrix::ask_ahead says
-// so, weights are asked for eight columns before they are needed.
+// columns; loops that know it run without copies of their accumulators (GCC 12). Far: weights are
+// asked for before they are needed, Matrix::lines_ahead lines if there is one input.
 template <Precision P, int NV, int NB, bool Far>
 inline __attribute__((always_inline)) void accumulate(V (&acc)[NB][NV], const Matrix& m, const char* w,
                                                       std::size_t stride, int row, const Input* x,
                                                       std::ptrdiff_t ahead) {
   const unsigned char* data[NB];
+  const std::size_t distance = stride * static_cast<std::size_t>(m.lines_ahead);
   for (int b = 0; b < NB; ++b) data[b] = x[b].data;
   if constexpr (P == Precision::float32) {
     int k = 0;
@@ -51,7 +52,7 @@ inline __attribute__((always_inline)) void accumulate(V (&acc)[NB][NV], const Ma
       V each[NB];
       for (int b = 0; b < NB; ++b) each[b] = set1(reinterpret_cast<const float*>(data[b])[k]);
       for (int v = 0; v < NV; ++v) {
-        if constexpr (Far && NB == 1) fetch_ahead(w + 8 * stride + 64 * v);
+        if constexpr (Far && NB == 1) fetch_ahead(w + distance + 64 * v);
         const V weight = load(reinterpret_cast<const float*>(w) + kLanes * v);
         for (int b = 0; b < NB; ++b) acc[b][v] = fma(weight, each[b], acc[b][v]);
       }
@@ -67,7 +68,7 @@ inline __attribute__((always_inline)) void accumulate(V (&acc)[NB][NV], const Ma
         second[b] = set1(reinterpret_cast<const float*>(data[b])[k + 1]);
       }
       for (int v = 0; v < NV; ++v) {
-        if constexpr (Far && NB == 1) fetch_ahead(w + 8 * stride + 64 * v);
+        if constexpr (Far && NB == 1) fetch_ahead(w + distance + 64 * v);
         const Pair pair = load_pair(w + 64 * v);
         const V low = even(pair), high = odd(pair);
         for (int b = 0; b < NB; ++b) {
@@ -119,7 +120,7 @@ void block(const Term* terms, int n_terms, int tile, int vecs, int first, int ro
     const char* w = m.weights + static_cast<std::size_t>(tile) * m.tile_pitch + static_cast<std::size_t>(64) * first;
     const std::size_t stride = static_cast<std::size_t>(64) * vecs;
     constexpr bool kMayFetch = P != Precision::int8;
-    if (kMayFetch && (NB == 1 ? m.ask_ahead : terms[t].ahead != 0)) {
+    if (kMayFetch && (NB == 1 ? m.lines_ahead > 0 : terms[t].ahead != 0)) {
       accumulate<P, NV, NB, kMayFetch>(acc, m, w, stride, row, terms[t].x, terms[t].ahead);
     } else {
       accumulate<P, NV, NB, false>(acc, m, w, stride, row, terms[t].x, 0);
