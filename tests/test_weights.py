@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -617,9 +618,12 @@ def test_R35_a_reader_sees_old_or_new_and_writers_do_not_mix(tmp_path: Path) -> 
     for thread in threads:
         thread.start()
     try:
-        for _ in range(100):
+        deadline = time.monotonic() + 60
+        reads = 0
+        while reads < 100 or not (all(written) or time.monotonic() > deadline):  # each writer has had its turn, too
             file = weights.read(path)
             same(file, model_file(file.weights))
+            reads += 1
     finally:
         stop.set()
         for thread in threads:
