@@ -40,15 +40,16 @@ inline V gated(V a, V b) {
 // asked for before they are needed, Matrix::lines_ahead lines if there is one input.
 template <Precision P, int NV, int NB, bool Far>
 inline __attribute__((always_inline)) void accumulate(V (&acc)[NB][NV], const Matrix& m, const char* w,
-                                                      std::size_t stride, int row, const Input* x,
-                                                      std::ptrdiff_t ahead) {
+                                                      std::size_t stride, int row, const Input* x, std::ptrdiff_t ahead,
+                                                      int lines) {
   const unsigned char* data[NB];
   const std::size_t distance = stride * static_cast<std::size_t>(m.lines_ahead);
   for (int b = 0; b < NB; ++b) data[b] = x[b].data;
   if constexpr (P == Precision::float32) {
     int k = 0;
     do {
-      if constexpr (Far && NB > 1) fetch_near(w + ahead);
+      if constexpr (Far && NB > 1)
+        for (int line = 0; line < lines; ++line) fetch_near(w + ahead + 64 * line);
       V each[NB];
       for (int b = 0; b < NB; ++b) each[b] = set1(reinterpret_cast<const float*>(data[b])[k]);
       for (int v = 0; v < NV; ++v) {
@@ -61,7 +62,8 @@ inline __attribute__((always_inline)) void accumulate(V (&acc)[NB][NV], const Ma
   } else if constexpr (P == Precision::bfloat16) {
     int k = 0;
     do {
-      if constexpr (Far && NB > 1) fetch_near(w + ahead);
+      if constexpr (Far && NB > 1)
+        for (int line = 0; line < lines; ++line) fetch_near(w + ahead + 64 * line);
       V first[NB], second[NB];
       for (int b = 0; b < NB; ++b) {
         first[b] = set1(reinterpret_cast<const float*>(data[b])[k]);
@@ -107,6 +109,7 @@ struct Term {
   const Matrix* matrix;
   const Input* x;
   std::ptrdiff_t ahead;  // from a line of weights to one that a later product wants in the second-level cache; 0: none
+  int lines;             // how many of these, 64 bytes apart
 };
 
 template <Precision P, int NV, int NB>
@@ -121,9 +124,9 @@ void block(const Term* terms, int n_terms, int tile, int vecs, int first, int ro
     const std::size_t stride = static_cast<std::size_t>(64) * vecs;
     constexpr bool kMayFetch = P != Precision::int8;
     if (kMayFetch && (NB == 1 ? m.lines_ahead > 0 : terms[t].ahead != 0)) {
-      accumulate<P, NV, NB, kMayFetch>(acc, m, w, stride, row, terms[t].x, terms[t].ahead);
+      accumulate<P, NV, NB, kMayFetch>(acc, m, w, stride, row, terms[t].x, terms[t].ahead, terms[t].lines);
     } else {
-      accumulate<P, NV, NB, false>(acc, m, w, stride, row, terms[t].x, 0);
+      accumulate<P, NV, NB, false>(acc, m, w, stride, row, terms[t].x, 0, 0);
     }
   }
   for (int b = 0; b < NB; ++b)
@@ -183,7 +186,7 @@ template <Precision P>
 inline void tile_product(const Matrix* const* matrices, const Input* const* x, int n_terms, int tile, int vecs, int row,
                          const float* const* start, float* const* out, int n) {
   Term terms[2];
-  for (int t = 0; t < n_terms; ++t) terms[t] = {matrices[t], x[t], 0};
+  for (int t = 0; t < n_terms; ++t) terms[t] = {matrices[t], x[t], 0, 0};
   const int row_parts = n == 1 ? 1 : parts_of(n, kBatchRows);
   const int vec_parts = parts_of(vecs, n == 1 ? kSoloVecs : kBatchVecs);
   for (int vp = 0, first = 0; vp < vec_parts; ++vp) {
@@ -197,18 +200,23 @@ inline void tile_product(const Matrix* const* matrices, const Input* const* x, i
         outs[i] = out[b + i] + kLanes * first;
       }
       // While the first part of a batch waits for its weights, the others compute from cache: let these fetch what the
-      // next rows will want, one row vector each.
-      for (int t = 0; t < n_terms && matrices[t]->far && nb > 1; ++t) {
+      // next rows will want, each its share of the row vectors.
+      for (int t = 0; t < n_terms && matrices[t]->far && rp > 0; ++t) {
         const std::ptrdiff_t next =
             first + nv < vecs ? 64 * nv : static_cast<std::ptrdiff_t>(matrices[t]->tile_pitch) - 64 * first;
-        terms[t].ahead = rp > 0 && rp <= nv ? next + 64 * (rp - 1) : 0;
+        const int before = nv * (rp - 1) / (row_parts - 1);
+        terms[t].lines = nv * rp / (row_parts - 1) - before;
+        terms[t].ahead = terms[t].lines > 0 ? next + 64 * before : 0;
       }
       const BlockFunction f = block_for<P>(nv, nb);
       f(terms, n_terms, tile, vecs, first, row + kLanes * first, starts, outs);
       for (int t = 0; t < n_terms; ++t) terms[t].x += nb;
       b += nb;
     }
-    for (int t = 0; t < n_terms; ++t) terms[t].x = x[t];
+    for (int t = 0; t < n_terms; ++t) {
+      terms[t].x = x[t];
+      terms[t].ahead = 0;
+    }
     first += nv;
   }
 }
