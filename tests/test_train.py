@@ -396,7 +396,7 @@ def test_every_optimizer_and_schedule_learns(generator, tmp_path, optimizer, sch
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 5])
-def test_resumed_run_is_the_unbroken_run(generator, tmp_path, monkeypatch, stop):
+def test_R46_resumed_run_is_the_unbroken_run(generator, tmp_path, monkeypatch, stop):
     config = small_config()
     corpus = small_corpus(generator, config)
     train.fit(config, corpus, tmp_path / "unbroken", options=QUICK, dropout=DROPOUT)
@@ -458,7 +458,7 @@ def test_interrupt_keeps_the_step(generator, tmp_path):
     assert_same_state(state_of(tmp_path / "a"), state_of(tmp_path / "b"))
 
 
-def test_nan_stops_and_keeps_the_last_good(generator, tmp_path, monkeypatch):
+def test_R46_nan_stops_and_keeps_the_last_good(generator, tmp_path, monkeypatch):
     config = small_config()
     corpus = small_corpus(generator, config)
     forward = train.Recurrent.forward
@@ -486,7 +486,7 @@ def test_nan_stops_and_keeps_the_last_good(generator, tmp_path, monkeypatch):
         train.fit(config, corpus, tmp_path, options=QUICK)
 
 
-def test_other_settings_do_not_resume(generator, tmp_path):
+def test_R46_other_settings_do_not_resume(generator, tmp_path):
     config = small_config()
     corpus = small_corpus(generator, config)
     train.fit(config, corpus, tmp_path, options=QUICK)
@@ -506,7 +506,7 @@ def test_other_settings_do_not_resume(generator, tmp_path):
         (lambda b: b.replace(b"checkpoint 1\n", b"checkpoint 0\n", 1), "expected format version 1, got '0'"),
     ],
 )
-def test_damaged_checkpoint_offers_the_previous_one(generator, tmp_path, damage, says):
+def test_R46_damaged_checkpoint_offers_the_previous_one(generator, tmp_path, damage, says):
     config = small_config()
     corpus = small_corpus(generator, config)
     train.fit(config, corpus, tmp_path / "a", options=QUICK)
@@ -559,7 +559,7 @@ for line in sys.stdin:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-def test_killed_at_any_moment_of_a_save(tmp_path):
+def test_R45_killed_at_any_moment_of_a_save(tmp_path):
     """50 kills at random moments: what was reported as saved loads, and at most one temporary file is left."""
     chance = random.Random(5)
     torn = last = 0
