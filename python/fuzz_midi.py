@@ -104,26 +104,25 @@ def check(data: bytes) -> bool:
     from musicgen_ext import MidiError, _core
 
     try:
-        first = _core.midi_parse(data, False)
+        tables, chunks, issues, _ = _core.midi_parse(data, False)
     except MidiError:
         return False
     try:
         _core.midi_parse(data, True)
     except MidiError:
-        assert first[8], "strict mode refuses what the default mode reads without an issue"
+        assert issues, "strict mode refuses what the default mode reads without an issue"
     try:
-        written = _core.midi_write(*first[:8])
+        written = _core.midi_write(*tables, chunks)
     except ValueError as error:
         if "ticks after the event before it" in str(error):
             return True  # what an event in between bridged when it was read is too far apart without it
         raise
-    again = _core.midi_parse(written, False)
-    for name, one, two in zip(
-        ("notes", "events", "payload", "ends", "track ends"), first[2:7], again[2:7], strict=True
-    ):
+    again, chunks_again, _, _ = _core.midi_parse(written, False)
+    for name, one, two in zip(("notes", "events", "payload", "ends", "track ends"), tables[2:], again[2:], strict=True):
         if name == "events":
             one["place"] = two["place"] = 0
         assert one.tolist() == two.tolist(), f"{name} change when written and read"
+    assert chunks == chunks_again, "chunks change when written and read"
     return True
 
 

@@ -14,21 +14,13 @@ def isas_available() -> list[str]: ...
 note_dtype: np.dtype[np.void]
 event_dtype: np.dtype[np.void]
 
-# format, division, notes, events, payload, payload_ends, track_ends, chunks, issues, unlisted_issues
+# format, division, notes, events, payload, payload_ends, track_ends
+_Tables: TypeAlias = tuple[int, int, _Array, _Array, _Array, _Array, _Array]
+
+# tables, chunks, issues, unlisted_issues
 def midi_parse(
     data: bytes, strict: bool
-) -> tuple[
-    int,
-    int,
-    _Array,
-    _Array,
-    _Array,
-    _Array,
-    _Array,
-    list[tuple[int, bytes, bytes]],
-    list[tuple[str, int, int]],
-    int,
-]: ...
+) -> tuple[_Tables, list[tuple[int, bytes, bytes]], list[tuple[str, int, int]], int]: ...
 def midi_write(
     format: int,
     division: int,
@@ -40,6 +32,24 @@ def midi_write(
     chunks: list[tuple[int, bytes, bytes]],
 ) -> bytes: ...
 def midi_check_notes(notes: _Array) -> None: ...
+
+class Encoder:
+    # Made by the encodings' own classes.
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @property
+    def width(self) -> int: ...
+    # tokens, what the encoding could not hold
+    def encode(
+        self,
+        format: int,
+        division: int,
+        notes: _Array,
+        events: _Array,
+        payload: _Array,
+        payload_ends: _Array,
+        track_ends: _Array,
+    ) -> tuple[npt.NDArray[np.int32], list[str]]: ...
+    def decode(self, tokens: npt.NDArray[np.int32]) -> _Tables: ...
 
 @final
 class SamplerOptions:

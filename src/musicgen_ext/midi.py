@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from musicgen_ext.audio import Audio
 
 Array = npt.NDArray[Any]
+# Format, division, notes, events, payload, payload_ends, track_ends, as `_core` makes and takes them.
+_Tables = tuple[int, int, Array, Array, Array, Array, Array]
 
 NOTE: np.dtype[np.void] = _core.note_dtype
 """A note: start, duration (int64 ticks), pitch, velocity (uint8), track (int32), channel, release_velocity (uint8)."""
@@ -258,19 +260,36 @@ class Score:
 
     @classmethod
     def _from_bytes(cls, data: bytes, strict: bool) -> Score:
-        self = cls.__new__(cls)
-        (
-            self.format, self._division, self._notes, self._events, self._payload, self._payload_ends, self._track_ends,
-            self._chunks, issues, unlisted,
-        ) = _core.midi_parse(data, strict)  # fmt: skip
+        tables, chunks, issues, unlisted = _core.midi_parse(data, strict)
+        self = cls._of_tables(tables)
+        self._chunks = chunks
         self.issues = tuple(Issue(text, offset, None if track < 0 else track) for text, offset, track in issues)
         if unlisted:
             last = self.issues[-1]
             self.issues += (Issue(f"{unlisted} more deviations are not listed", last.offset, None),)
-        self.provenance = {}
         if provenance_text.PREFIX in data:
             self._take_provenance()
         return self
+
+    @classmethod
+    def _of_tables(cls, tables: _Tables) -> Score:
+        """A score of what the native side makes, as it is."""
+        self = cls.__new__(cls)
+        (
+            self.format, self._division, self._notes, self._events, self._payload, self._payload_ends, self._track_ends,
+        ) = tables  # fmt: skip
+        self._chunks = []
+        self.issues = ()
+        self.provenance = {}
+        return self
+
+    def _tables(self) -> _Tables:
+        """What the native side reads: every note and event checked, in order, of a track that is there."""
+        num_tracks = self._num_tracks
+        ends = np.zeros(num_tracks, np.int64)
+        ends[: len(self._track_ends)] = self._track_ends
+        notes = _in_order(self._checked_notes(), "start")
+        return self.format, self._division, notes, self._events, self._payload, self._payload_ends, ends
 
     def to_bytes(self) -> bytes:
         """The score as a Standard MIDI File.
@@ -286,9 +305,7 @@ class Score:
         TypeError
             `notes` is no array of `NOTE`, or `provenance` holds something that JSON cannot.
         """
-        notes = self._checked_notes()
-        num_tracks = self._num_tracks
-        events, payload, payload_ends = self._events, self._payload, self._payload_ends
+        _, division, notes, events, payload, payload_ends, ends = self._tables()
         if self.provenance:
             row = np.zeros(1, _EVENT)
             row["status"], row["data1"] = 0xFF, _TEXT
@@ -296,12 +313,8 @@ class Score:
             events = np.concatenate([row, events])
             payload = np.concatenate([text, payload])
             payload_ends = np.concatenate([[len(text)], payload_ends + len(text)])
-        ends = np.zeros(num_tracks, np.int64)
-        ends[: len(self._track_ends)] = self._track_ends
-        written_format = 1 if self.format == 0 and num_tracks != 1 else self.format
-        return _core.midi_write(
-            written_format, self._division, _in_order(notes, "start"), events, payload, payload_ends, ends, self._chunks
-        )
+        written_format = 1 if self.format == 0 and len(ends) != 1 else self.format
+        return _core.midi_write(written_format, division, notes, events, payload, payload_ends, ends, self._chunks)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a Standard MIDI File, whole or not at all.

@@ -9,6 +9,7 @@ namespace py = pybind11;
 using namespace musicgen;
 
 void register_audio(py::module_& m);
+void register_encodings(py::module_& m);
 void register_generate(py::module_& m);
 void register_midi(py::module_& m);
 
@@ -41,4 +42,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   register_audio(m);
   register_generate(m);
   register_midi(m);
+  register_encodings(m);
 }

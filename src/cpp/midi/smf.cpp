@@ -913,7 +913,7 @@ void check_notes(const Note* notes, std::size_t size) {
   }
 }
 
-Buffer<std::uint8_t> write(const SongView& song, Poll poll) {
+void check_song(const SongView& song) {
   if (song.num_tracks > 0xFFFF) {
     throw std::invalid_argument("tracks: expected at most 65535, got " + std::to_string(song.num_tracks));
   }
@@ -931,6 +931,10 @@ Buffer<std::uint8_t> write(const SongView& song, Poll poll) {
     }
   }
   check_events(song);
+}
+
+Buffer<std::uint8_t> write(const SongView& song, Poll poll) {
+  check_song(song);
   return Writer(song, poll).write();
 }
 
