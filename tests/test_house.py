@@ -26,8 +26,12 @@ FLOORS = {
     "midi": 2,
     "weights": 2,
     "encodings": 3,
+    "interchange": 3,
     "pictures": 3,
     "render": 3,
+    "rolls": 3,
+    "transform": 3,
+    "corpus": 4,
     "generate": 4,
     "evaluate": 4,
     "train": 4,
@@ -38,7 +42,7 @@ FLOORS = {
 }
 # Only inside functions: the command line fetches the workshop when `train` asks for it, and the methods
 # Score.synthesize and Score.plot fetch the rooms above that introduce scores to audio and draw them.
-LAZILY_ANYWHERE = {"cli": {"train", "evaluate"}, "midi": {"pictures", "render"}}
+LAZILY_ANYWHERE = {"cli": {"train", "evaluate"}, "midi": {"interchange", "pictures", "render", "transform"}}
 HEAVY = {"torch", "librosa", "pretty_midi", "matplotlib", "soundfile", "soxr", "scipy", "music21", "mido", "tqdm"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

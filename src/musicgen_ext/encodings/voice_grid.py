@@ -877,15 +877,6 @@ JSB16 = VoiceGrid(hold=False, ranges=JSB16_RANGES)
 CHORALE = VoiceGrid()
 
 
-def load(encoding: Mapping[str, Any]) -> VoiceGrid:
-    """The encoding that a model file describes."""
-    names = {"voice_grid": VoiceGrid.from_dict}
-    name = encoding.get("name")
-    if not isinstance(name, str) or name not in names:
-        raise WeightsError(f"encoding.name: expected one of {sorted(names)}, got {name!r}")
-    return names[name](encoding)
-
-
 def _integer(encoding: Mapping[str, Any], key: str, low: int, high: int, default: int) -> int:
     value = encoding.get(key, default)
     if type(value) is not int or not low <= value <= high:

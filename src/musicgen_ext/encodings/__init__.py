@@ -1,0 +1,75 @@
+"""What the tokens of a model mean: ways to write a score as whole numbers, and to read them back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from musicgen_ext.encodings.base import Encoding
+from musicgen_ext.encodings.voice_grid import (
+    CHORALE,
+    CHORALE_RANGES,
+    COLUMNS,
+    END,
+    FERMATA,
+    JSB16,
+    JSB16_RANGES,
+    MAX_STEPS,
+    METERS,
+    MODES,
+    NO_FLAG,
+    REST,
+    SLOT_ORDER,
+    STEPS_PER_QUARTER,
+    TICKS_PER_QUARTER,
+    TICKS_PER_STEP,
+    VELOCITIES,
+    VOICES,
+    Grid,
+    Meter,
+    Note,
+    VoiceGrid,
+    Voices,
+    read_melody,
+    read_voices,
+)
+from musicgen_ext.errors import WeightsError
+
+__all__ = [
+    "CHORALE",
+    "CHORALE_RANGES",
+    "COLUMNS",
+    "END",
+    "FERMATA",
+    "JSB16",
+    "JSB16_RANGES",
+    "MAX_STEPS",
+    "METERS",
+    "MODES",
+    "NO_FLAG",
+    "REST",
+    "SLOT_ORDER",
+    "STEPS_PER_QUARTER",
+    "TICKS_PER_QUARTER",
+    "TICKS_PER_STEP",
+    "VELOCITIES",
+    "VOICES",
+    "Encoding",
+    "Grid",
+    "Meter",
+    "Note",
+    "VoiceGrid",
+    "Voices",
+    "load",
+    "read_melody",
+    "read_voices",
+]
+
+
+def load(encoding: Mapping[str, Any]) -> VoiceGrid:
+    """The encoding that a model file describes."""
+    names = {"voice_grid": VoiceGrid.from_dict}
+    name = encoding.get("name")
+    if not isinstance(name, str) or name not in names:
+        raise WeightsError(f"encoding.name: expected one of {sorted(names)}, got {name!r}")
+    return names[name](encoding)
