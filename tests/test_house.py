@@ -41,9 +41,10 @@ FLOORS = {
     "__main__": 7,
 }
 # Only inside functions: the command line fetches the workshop when `train` asks for it, and the methods
-# Score.synthesize and Score.plot fetch the rooms above that introduce scores to audio and draw them.
+# Score.synthesize, Score.plot, Score.to_pretty_midi … fetch the rooms above that play, draw and convert scores.
 LAZILY_ANYWHERE = {"cli": {"train", "evaluate"}, "midi": {"interchange", "pictures", "render", "transform"}}
 HEAVY = {"torch", "librosa", "pretty_midi", "matplotlib", "soundfile", "soxr", "scipy", "music21", "mido", "tqdm"}
+HEAVY |= {"symusic"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 SOURCES = sorted([*CPP.rglob("*.h"), *CPP.rglob("*.cpp"), *CPP.rglob("*.inl"), *CPP.rglob("*.cu*")])

@@ -20,6 +20,7 @@ from musicgen_ext import provenance as provenance_text
 from musicgen_ext.errors import MidiError, MidiWarning
 
 if TYPE_CHECKING:
+    import mido
     from pretty_midi import PrettyMIDI
 
     from musicgen_ext.audio import Audio
@@ -66,8 +67,6 @@ _TEXT_KINDS = {
     8: "program_name",
     9: "device_name",
 }
-
-_SHARPS_OF_MAJOR = (0, -5, 2, -3, 4, -1, 6, 1, -4, 3, -2, 5)  # by tonic; a minor key has those of its relative
 
 # Inclusive limits of every column; what lies outside is refused by name before it is cast to the column's type.
 _LIMITS: dict[str, tuple[int, int]] = {
@@ -717,7 +716,7 @@ class Score:
 
         return svg(self)
 
-    # -- pretty_midi ---------------------------------------------------------------------------------------------
+    # -- other packages ------------------------------------------------------------------------------------------
 
     def to_pretty_midi(self) -> PrettyMIDI:
         """The score as a `pretty_midi.PrettyMIDI`, with the times that pretty_midi itself gives a file's ticks.
@@ -733,78 +732,12 @@ class Score:
         ValueError
             A piece longer than pretty_midi's limit in ticks, or in format 2 or SMPTE time, which it does not know.
         """
-        pretty_midi = _pretty_midi()
-        limit = int(pretty_midi.pretty_midi.MAX_TICK)
-        if self.format == 2 or self.smpte is not None:
-            kind = "format 2" if self.format == 2 else "SMPTE time"
-            raise ValueError(f"score: expected one timeline in ticks per quarter for pretty_midi, got {kind}")
-        if self._last_tick >= limit:
-            raise ValueError(f"score: expected fewer than {limit} ticks (pretty_midi's limit), got {self._last_tick}")
-        notes = self._checked_notes()
+        from musicgen_ext.interchange import to_pretty_midi
 
-        pm = pretty_midi.PrettyMIDI(resolution=self._division)
-        ticks, _, tempo, _ = self._tempo_map(None)
-        # In pretty_midi's own order of operations, so that every time has its bits.
-        scales = [60.0 / ((6e7 / each) * self._division) for each in tempo.tolist()]
-        pm._tick_scales = [
-            (tick, scale)
-            for tick, scale, before in zip(ticks.tolist(), scales, [None, *scales], strict=False)
-            if scale != before
-        ]
-        pm._update_tick_to_time(self._last_tick + 1)
-        seconds = pm._PrettyMIDI__tick_to_time
+        return to_pretty_midi(self)
 
-        for row in self.time_signatures.tolist():
-            pm.time_signature_changes.append(pretty_midi.TimeSignature(row[1], row[2], float(seconds[row[0]])))
-        for time, sharps, minor, _ in self.key_signatures.tolist():
-            number = pretty_midi.mode_accidentals_to_key_number(minor, sharps)
-            pm.key_signature_changes.append(pretty_midi.KeySignature(number, float(seconds[time])))
-        for text in sorted(self.texts, key=lambda text: text.time):
-            if text.kind == "lyric":
-                pm.lyrics.append(pretty_midi.Lyric(text.text, float(seconds[text.time])))
-            elif text.kind == "text":
-                pm.text_events.append(pretty_midi.Text(text.text, float(seconds[text.time])))
-
-        names = [track.name for track in self.tracks]
-        programs, controls, bends = self.programs, self.controls, self.pitch_bends
-        keys = notes["track"].astype(np.int64) << 4 | notes["channel"]
-        for key in np.unique(keys).tolist():
-            track, channel = key >> 4, key & 15
-            own = _of_part(notes, track, channel)
-            changes = _of_part(programs, track, channel)
-            values = np.append(changes["program"], 0).astype(np.int64)  # the last place, index -1: before any change
-
-            def program_at(times: Array, changes: Array = changes, values: Array = values) -> Array:
-                return np.asarray(values)[np.searchsorted(changes["time"], times, side="right") - 1]
-
-            ends = own["start"] + own["duration"]
-            order = np.lexsort((own["start"], ends))
-            own, ends = own[order], ends[order]
-            of_notes = program_at(own["start"])
-            instruments = {}
-            for program in dict.fromkeys(of_notes.tolist()):
-                instrument = pretty_midi.Instrument(program, channel == DRUM_CHANNEL, names[track])
-                mask = of_notes == program
-                columns = (own["velocity"], own["pitch"], seconds[own["start"]], seconds[ends])
-                instrument.notes = [
-                    pretty_midi.Note(*row) for row in zip(*(c[mask].tolist() for c in columns), strict=True)
-                ]
-                instruments[program] = instrument
-                pm.instruments.append(instrument)
-            first = next(iter(instruments.values()))
-            for table, make, field in (
-                (controls, pretty_midi.ControlChange, "control_changes"),
-                (bends, pretty_midi.PitchBend, "pitch_bends"),
-            ):
-                rows = _of_part(table, track, channel)
-                for row, program in zip(rows.tolist(), program_at(rows["time"]).tolist(), strict=True):
-                    values_of_row = row[1:3] if len(row) == 5 else row[1:2]
-                    event = make(*values_of_row, float(seconds[row[0]]))
-                    getattr(instruments.get(program, first), field).append(event)
-        return pm
-
-    @classmethod
-    def from_pretty_midi(cls, pm: PrettyMIDI) -> Score:
+    @staticmethod
+    def from_pretty_midi(pm: PrettyMIDI) -> Score:
         """A score from a `pretty_midi.PrettyMIDI`: one track for every instrument, times rounded to its ticks.
 
         A note shorter than half a tick gets one tick. Channels are given out in order, without the drum channel.
@@ -817,75 +750,81 @@ class Score:
         TypeError
             `pm` is no PrettyMIDI.
         """
-        if not hasattr(pm, "instruments") or not hasattr(pm, "_tick_scales"):
-            raise TypeError(f"pm: expected a pretty_midi.PrettyMIDI, got {type(pm).__name__}")
-        begins = np.array([tick for tick, _ in pm._tick_scales], np.int64)
-        scales = np.array([scale for _, scale in pm._tick_scales], np.float64)
-        sums = np.concatenate([[0.0], np.cumsum(np.diff(begins) * scales[:-1])])
+        from musicgen_ext.interchange import from_pretty_midi
 
-        def ticks(where: str, times: Sequence[float]) -> Array:
-            seconds = np.asarray(times, np.float64)
-            bad = np.flatnonzero(~((seconds >= 0) & (seconds < 1e15)))
-            if len(bad):
-                raise ValueError(f"{where.format(bad[0])}: expected seconds >= 0, got {seconds[bad[0]]}")
-            segment = np.maximum(np.searchsorted(sums, seconds, side="right") - 1, 0)
-            found = begins[segment] + np.rint((seconds - sums[segment]) / scales[segment])
-            return np.asarray(found, np.int64)
+        return from_pretty_midi(pm)
 
-        columns: dict[str, list[Any]] = {f: [] for f in ("start", "duration", "pitch", "velocity", "track", "channel")}
-        tracks, controls, bends = [], [], []
-        for i, instrument in enumerate(pm.instruments):
-            channel = _channel_of(i, Track(is_drum=bool(instrument.is_drum)), None)
-            tracks.append(Track(str(instrument.name), int(instrument.program), channel, bool(instrument.is_drum)))
-            where = f"instruments[{i}].notes[{{}}]"
-            first = [note.start for note in instrument.notes]
-            last = [note.end for note in instrument.notes]
-            start, end = ticks(where + ".start", first), ticks(where + ".end", last)
-            for n, (begin, stop) in enumerate(zip(first, last, strict=True)):
-                if not stop > begin:
-                    raise ValueError(f"{where.format(n)}.end: expected seconds after its start {begin}, got {stop}")
-            columns["start"] += start.tolist()
-            columns["duration"] += np.maximum(end - start, 1).tolist()
-            columns["pitch"] += [note.pitch for note in instrument.notes]
-            columns["velocity"] += [note.velocity for note in instrument.notes]
-            columns["track"] += [i] * len(instrument.notes)
-            columns["channel"] += [channel] * len(instrument.notes)
-            times = ticks(f"instruments[{i}].control_changes[{{}}].time", [c.time for c in instrument.control_changes])
-            for time, control in zip(times.tolist(), instrument.control_changes, strict=True):
-                controls.append((time, control.number, control.value, channel, i))
-            times = ticks(f"instruments[{i}].pitch_bends[{{}}].time", [bend.time for bend in instrument.pitch_bends])
-            for time, bend in zip(times.tolist(), instrument.pitch_bends, strict=True):
-                bends.append((time, bend.pitch, channel, i))
+    def to_mido(self) -> mido.MidiFile:
+        """The score as a `mido.MidiFile`: the messages of the file that `save` would write, in its order.
 
-        keys = []
-        for time, key in zip(
-            ticks("key_signature_changes[{}].time", [k.time for k in pm.key_signature_changes]).tolist(),
-            pm.key_signature_changes,
-            strict=True,
-        ):
-            minor, tonic = divmod(key.key_number, 12)
-            keys.append((time, _SHARPS_OF_MAJOR[(tonic + 3 * minor) % 12], minor))
-        metres = zip(
-            ticks("time_signature_changes[{}].time", [t.time for t in pm.time_signature_changes]).tolist(),
-            [t.numerator for t in pm.time_signature_changes],
-            [t.denominator for t in pm.time_signature_changes],
-            strict=True,
-        )
-        texts = []
-        for kind, events in (("lyric", pm.lyrics), ("text", pm.text_events)):
-            times = ticks(f"{kind}[{{}}].time", [event.time for event in events])
-            texts += [Text(t, kind, e.text.encode()) for t, e in zip(times.tolist(), events, strict=True)]
-        return cls(
-            columns,
-            ticks_per_quarter=int(pm.resolution),
-            tempos=[(t, round(s * pm.resolution * 1e6)) for t, s in zip(begins.tolist(), scales.tolist(), strict=True)],
-            time_signatures=list(metres),
-            key_signatures=keys,
-            tracks=tracks,
-            controls=controls,
-            pitch_bends=bends,
-            texts=texts,
-        )
+        `from_mido` makes an equal score of it. What mido has no name for, or cannot write as it was, is an
+        `UnknownMetaMessage`; texts are in its default charset, Latin-1. Chunks that are no tracks, and system exclusive
+        data that is escaped or in parts, have no place in mido and are left out.
+
+        Raises
+        ------
+        ImportError
+            mido is missing; the message says how to install it.
+        ValueError, TypeError
+            As `to_bytes`.
+        """
+        from musicgen_ext.interchange import to_mido
+
+        return to_mido(self)
+
+    @staticmethod
+    def from_mido(file: mido.MidiFile) -> Score:
+        """A score from a `mido.MidiFile`, read from the bytes that mido saves, with `MidiWarning` and `issues`.
+
+        Raises
+        ------
+        ValueError
+            Messages that mido cannot save (times that are no whole ticks, texts outside its charset).
+        MidiError
+            A file that cannot be read, see `read_midi`.
+        TypeError
+            `file` is no MidiFile.
+        """
+        from musicgen_ext.interchange import from_mido
+
+        return from_mido(file)
+
+    def to_symusic(self) -> Any:
+        """The score as a `symusic.Score` in ticks, without a Python object for any note.
+
+        One track for every track, channel and program, as symusic's own reader makes them, in order of track and
+        channel; a program counts from where a note begins, and tracks without notes are kept for their controls, bends
+        and lyrics. symusic has no place for channels, release velocities, aftertouch, system exclusive data, clocks
+        per click, and texts other than names, lyrics and markers.
+
+        Raises
+        ------
+        ImportError
+            symusic is missing; the message says how to install it.
+        ValueError
+            A piece of 2^31 ticks or more, or in format 2 or SMPTE time, which symusic does not know.
+        """
+        from musicgen_ext.interchange import to_symusic
+
+        return to_symusic(self)
+
+    @staticmethod
+    def from_symusic(score: Any) -> Score:
+        """A score from a `symusic.Score` (one in quarters or seconds is brought to ticks by symusic): a track for each.
+
+        Channels are given out in order, without the drum channel. Pedals become control 64 in tracks that have none of
+        those.
+
+        Raises
+        ------
+        ValueError
+            A note without length or another value that a file cannot hold; the message names the column and the row.
+        TypeError
+            `score` is no symusic score.
+        """
+        from musicgen_ext.interchange import from_symusic
+
+        return from_symusic(score)
 
     def _is_longer_than(self, seconds: float) -> bool:
         """Whether `end_time` is, found out without looking at every note where possible."""
@@ -1001,18 +940,6 @@ def read_midi(
 
 
 # -- helpers ---------------------------------------------------------------------------------------------------------
-
-
-def _pretty_midi() -> Any:
-    try:
-        import pretty_midi
-    except ImportError:
-        raise ImportError('pretty_midi is needed for this: pip install "musicgen-ext[midi]"') from None
-    return pretty_midi
-
-
-def _of_part(table: Array, track: int, channel: int) -> Array:
-    return np.asarray(table[(table["track"] == track) & (table["channel"] == channel)])
 
 
 def _decoded(data: bytes) -> str:
