@@ -22,6 +22,8 @@ FLOORS = {
     "progress": 1,
     "provenance": 1,
     "architectures": 1,
+    "tables": 1,
+    "timing": 1,
     "audio": 2,
     "midi": 2,
     "weights": 2,

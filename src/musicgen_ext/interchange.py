@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from musicgen_ext.midi import CONTROL, DRUM_CHANNEL, PITCH_BEND, Score, Text, Track, _channel_of, read_midi
+from musicgen_ext.midi import DRUM_CHANNEL, Score, Text, Track, _channel_of, read_midi
+from musicgen_ext.tables import CONTROL, PITCH_BEND
 
 if TYPE_CHECKING:
     import mido

@@ -18,6 +18,24 @@ import numpy.typing as npt
 from musicgen_ext import _core, files
 from musicgen_ext import provenance as provenance_text
 from musicgen_ext.errors import MidiError, MidiWarning
+from musicgen_ext.tables import (
+    CONTROL,
+    EVENT,
+    KEY_SIGNATURE,
+    MAX_TIME,
+    MAX_TRACKS,
+    NOTE,
+    PITCH_BEND,
+    PROGRAM,
+    TEMPO,
+    TIME_SIGNATURE,
+    Events,
+    column_of,
+    events_of,
+    in_order,
+    table_of,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     import mido
@@ -29,30 +47,8 @@ Array = npt.NDArray[Any]
 # Format, division, notes, events, payload, payload_ends, track_ends, as `_core` makes and takes them.
 _Tables = tuple[int, int, Array, Array, Array, Array, Array]
 
-NOTE: np.dtype[np.void] = _core.note_dtype
-"""A note: start, duration (int64 ticks), pitch, velocity (uint8), track (int32), channel, release_velocity (uint8)."""
-
-_EVENT: np.dtype[np.void] = _core.event_dtype
-TEMPO = np.dtype([("time", "i8"), ("microseconds_per_quarter", "i4"), ("track", "i4")])
-TIME_SIGNATURE = np.dtype(
-    [
-        ("time", "i8"),
-        ("numerator", "i2"),
-        ("denominator", "i2"),
-        ("clocks_per_click", "i2"),
-        ("notated_32nds_per_quarter", "i2"),
-        ("track", "i4"),
-    ]
-)
-KEY_SIGNATURE = np.dtype([("time", "i8"), ("sharps", "i1"), ("minor", "i1"), ("track", "i4")])
-PROGRAM = np.dtype([("time", "i8"), ("program", "u1"), ("channel", "u1"), ("track", "i4")])
-CONTROL = np.dtype([("time", "i8"), ("number", "u1"), ("value", "u1"), ("channel", "u1"), ("track", "i4")])
-PITCH_BEND = np.dtype([("time", "i8"), ("bend", "i2"), ("channel", "u1"), ("track", "i4")])
-
 DEFAULT_TEMPO = 500_000  # microseconds per quarter note where a file says nothing: 120 per minute
 DRUM_CHANNEL = 9
-_MAX_TIME = 2**63 - 1
-_MAX_TRACKS = 65_535
 
 _TEMPO, _TIME_SIGNATURE, _KEY_SIGNATURE, _TEXT = 0x51, 0x58, 0x59, 0x01
 _META_LENGTH = {_TEMPO: 3, _TIME_SIGNATURE: 4, _KEY_SIGNATURE: 2}
@@ -66,38 +62,6 @@ _TEXT_KINDS = {
     7: "cue_point",
     8: "program_name",
     9: "device_name",
-}
-
-# Inclusive limits of every column; what lies outside is refused by name before it is cast to the column's type.
-_LIMITS: dict[str, tuple[int, int]] = {
-    "start": (0, _MAX_TIME),
-    "duration": (1, _MAX_TIME),
-    "time": (0, _MAX_TIME),
-    "pitch": (0, 127),
-    "velocity": (1, 127),
-    "release_velocity": (0, 127),
-    "channel": (0, 15),
-    "track": (0, _MAX_TRACKS - 1),
-    "microseconds_per_quarter": (1, 2**24 - 1),
-    "numerator": (1, 255),
-    "denominator": (1, 128),
-    "clocks_per_click": (0, 255),
-    "notated_32nds_per_quarter": (0, 255),
-    "sharps": (-7, 7),
-    "minor": (0, 1),
-    "program": (0, 127),
-    "number": (0, 127),
-    "value": (0, 127),
-    "bend": (-8192, 8191),
-}
-_DEFAULTS: dict[str, int] = {
-    "velocity": 80,
-    "release_velocity": 64,
-    "track": 0,
-    "channel": 0,
-    "clocks_per_click": 24,
-    "notated_32nds_per_quarter": 8,
-    "minor": 0,
 }
 
 
@@ -218,12 +182,12 @@ class Score:
         texts: Iterable[Text] = (),
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
-        self._division = _integer("ticks_per_quarter", ticks_per_quarter, 1, 32_767)
+        self._division = whole_number("ticks_per_quarter", ticks_per_quarter, 1, 32_767)
         self.format = 1
         self.issues = ()
         self.provenance = dict(provenance or {})
         self._chunks: list[tuple[int, bytes, bytes]] = []
-        self._events = np.zeros(0, _EVENT)
+        self._events = np.zeros(0, EVENT)
         self._payload = np.zeros(0, np.uint8)
         self._payload_ends = np.zeros(0, np.int64)
 
@@ -231,7 +195,7 @@ class Score:
         for i, track in enumerate(given):
             if not isinstance(track, Track):
                 raise TypeError(f"tracks[{i}]: expected a Track, got {type(track).__name__}")
-        table, present = _table("notes", notes, NOTE, ("start", "duration", "pitch"))
+        table, present = table_of("notes", notes, NOTE, ("start", "duration", "pitch"))
         by_track = dict(zip(table["track"][::-1].tolist(), table["channel"][::-1].tolist(), strict=True))
         if "channel" not in present:
             by_track = {}
@@ -240,14 +204,14 @@ class Score:
             count = int(table["track"].max(initial=0)) + 1
             channels_of_all = channels + [_channel_of(i, Track(), None) for i in range(len(channels), count)]
             table["channel"] = np.array(channels_of_all, np.uint8)[table["track"]]
-        self._notes = _in_order(table, "start")
+        self._notes = in_order(table, "start")
         self._track_ends = np.zeros(len(given), np.int64)
         self._add_tracks(given, channels)
         self.tempos = tempos
         self.time_signatures = time_signatures
         self.key_signatures = key_signatures
         if len(programs):
-            added, _ = _table("programs", programs, PROGRAM, ("time", "program"))
+            added, _ = table_of("programs", programs, PROGRAM, ("time", "program"))
             self.programs = np.concatenate([self.programs, added])
         self.controls = controls
         self.pitch_bends = pitch_bends
@@ -287,7 +251,7 @@ class Score:
         num_tracks = self._num_tracks
         ends = np.zeros(num_tracks, np.int64)
         ends[: len(self._track_ends)] = self._track_ends
-        notes = _in_order(self._checked_notes(), "start")
+        notes = in_order(self._checked_notes(), "start")
         return self.format, self._division, notes, self._events, self._payload, self._payload_ends, ends
 
     def to_bytes(self) -> bytes:
@@ -306,7 +270,7 @@ class Score:
         """
         _, division, notes, events, payload, payload_ends, ends = self._tables()
         if self.provenance:
-            row = np.zeros(1, _EVENT)
+            row = np.zeros(1, EVENT)
             row["status"], row["data1"] = 0xFF, _TEXT
             text = np.frombuffer(provenance_text.to_text(self.provenance), np.uint8)
             events = np.concatenate([row, events])
@@ -341,9 +305,7 @@ class Score:
             found = provenance_text.from_text(self._payload_of(row))
             if found is not None:
                 self.provenance = found
-                keep = np.ones(len(self._events), bool)
-                keep[row] = False
-                self._merge(keep, np.zeros(0, _EVENT), [])
+                self._event_table = self._event_table.take(np.arange(len(self._events)) != row)
                 return
 
     # -- the table of events -------------------------------------------------------------------------------------
@@ -375,36 +337,31 @@ class Score:
     def _channel_rows(self, status: int) -> npt.NDArray[np.bool_]:
         return np.asarray((self._events["status"] & 0xF0) == status)
 
-    def _merge(self, keep: npt.NDArray[np.bool_], added: Array, payloads: Sequence[bytes]) -> None:
-        """Drop the rows not in `keep`, add rows (with one payload for each, or none), and restore the order."""
-        has_payload = self._events["status"] >= 0xF0
-        ends = self._payload_ends.tolist()
-        data = self._payload.tobytes()
-        old = [data[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
-        kept = [p for p, k in zip(old, keep[has_payload].tolist(), strict=True) if k]
-        events = np.concatenate([self._events[keep], added])
-        order = np.lexsort((events["time"], events["track"]))  # stable: file order, then the order of addition
-        slot = np.full(len(events), -1)
-        slot[events["status"] >= 0xF0] = np.arange(len(kept) + len(payloads))
-        parts = [*kept, *payloads]
-        sorted_parts = [parts[i] for i in slot[order].tolist() if i >= 0]
-        self._events = events[order]
-        self._payload = np.frombuffer(b"".join(sorted_parts), np.uint8)
-        self._payload_ends = np.cumsum([len(p) for p in sorted_parts], dtype=np.int64)
+    @property
+    def _event_table(self) -> Events:
+        return Events(self._events, self._payload, self._payload_ends)
+
+    @_event_table.setter
+    def _event_table(self, table: Events) -> None:
+        self._events, self._payload, self._payload_ends = table
+
+    def _replace(self, chosen: npt.NDArray[np.bool_], rows: Array, payloads: list[bytes] | None = None) -> None:
+        """Drop the rows `chosen` and add others, in the order of time; among equals, the old ones come first."""
+        self._event_table = self._event_table.take(~chosen).joined(events_of(rows, payloads))
 
     def _replace_meta(self, kind: int, table: Array, payload: Array) -> None:
-        keep = np.ones(len(self._events), bool)
-        keep[self._meta(kind)[0]] = False
-        rows = np.zeros(len(table), _EVENT)
+        chosen = np.zeros(len(self._events), bool)
+        chosen[self._meta(kind)[0]] = True
+        rows = np.zeros(len(table), EVENT)
         rows["time"], rows["track"], rows["status"], rows["data1"] = table["time"], table["track"], 0xFF, kind
         rows["place"] = 1
-        self._merge(keep, rows, [bytes(p) for p in payload.astype(np.uint8)])
+        self._replace(chosen, rows, [bytes(p) for p in payload.astype(np.uint8)])
 
     def _replace_channel(self, status: int, table: Array, data1: Array, data2: Array | int) -> None:
-        rows = np.zeros(len(table), _EVENT)
+        rows = np.zeros(len(table), EVENT)
         rows["time"], rows["track"], rows["status"] = table["time"], table["track"], status | table["channel"]
         rows["data1"], rows["data2"], rows["place"] = data1, data2, 1
-        self._merge(~self._channel_rows(status), rows, [])
+        self._replace(self._channel_rows(status), rows)
 
     @property
     def notes(self) -> Array:
@@ -415,17 +372,17 @@ class Score:
         if isinstance(value, np.ndarray) and value.dtype == NOTE and value.ndim == 1:
             self._notes = value  # as it is: it may be changed further, and `save` checks it
         else:
-            self._notes = _table("notes", value, NOTE, ("start", "duration", "pitch"))[0]
+            self._notes = table_of("notes", value, NOTE, ("start", "duration", "pitch"))[0]
 
     @property
     def tempos(self) -> Array:
         rows, payload = self._meta(_TEMPO)
         tempo = payload.astype(np.int64) @ np.array([65_536, 256, 1])
-        return _column(TEMPO, self._events[rows], microseconds_per_quarter=tempo)
+        return column_of(TEMPO, self._events[rows], microseconds_per_quarter=tempo)
 
     @tempos.setter
     def tempos(self, value: Any) -> None:
-        table, _ = _table("tempos", value, TEMPO, ("time", "microseconds_per_quarter"))
+        table, _ = table_of("tempos", value, TEMPO, ("time", "microseconds_per_quarter"))
         tempo = table["microseconds_per_quarter"]
         payload = np.stack([tempo >> 16, tempo >> 8 & 255, tempo & 255], axis=1)
         self._replace_meta(_TEMPO, table, payload)
@@ -434,7 +391,7 @@ class Score:
     def time_signatures(self) -> Array:
         rows, payload = self._meta(_TIME_SIGNATURE)
         numerator, power, clocks, notated = payload.T.astype(np.int16)
-        return _column(
+        return column_of(
             TIME_SIGNATURE,
             self._events[rows],
             numerator=numerator,
@@ -445,7 +402,7 @@ class Score:
 
     @time_signatures.setter
     def time_signatures(self, value: Any) -> None:
-        table, _ = _table("time_signatures", value, TIME_SIGNATURE, ("time", "numerator", "denominator"))
+        table, _ = table_of("time_signatures", value, TIME_SIGNATURE, ("time", "numerator", "denominator"))
         denominator = table["denominator"]
         bad = np.flatnonzero(denominator & (denominator - 1))
         if len(bad):
@@ -462,43 +419,43 @@ class Score:
     def key_signatures(self) -> Array:
         rows, payload = self._meta(_KEY_SIGNATURE)
         sharps, minor = payload.view(np.int8).reshape(-1, 2).T
-        return _column(KEY_SIGNATURE, self._events[rows], sharps=sharps, minor=minor)
+        return column_of(KEY_SIGNATURE, self._events[rows], sharps=sharps, minor=minor)
 
     @key_signatures.setter
     def key_signatures(self, value: Any) -> None:
-        table, _ = _table("key_signatures", value, KEY_SIGNATURE, ("time", "sharps"))
+        table, _ = table_of("key_signatures", value, KEY_SIGNATURE, ("time", "sharps"))
         payload = np.stack([table["sharps"].view(np.uint8), table["minor"].view(np.uint8)], axis=1)
         self._replace_meta(_KEY_SIGNATURE, table, payload)
 
     @property
     def programs(self) -> Array:
         rows = self._events[self._channel_rows(0xC0)]
-        return _column(PROGRAM, rows, program=rows["data1"], channel=rows["status"] & 15)
+        return column_of(PROGRAM, rows, program=rows["data1"], channel=rows["status"] & 15)
 
     @programs.setter
     def programs(self, value: Any) -> None:
-        table, _ = _table("programs", value, PROGRAM, ("time", "program"))
+        table, _ = table_of("programs", value, PROGRAM, ("time", "program"))
         self._replace_channel(0xC0, table, table["program"], 0)
 
     @property
     def controls(self) -> Array:
         rows = self._events[self._channel_rows(0xB0)]
-        return _column(CONTROL, rows, number=rows["data1"], value=rows["data2"], channel=rows["status"] & 15)
+        return column_of(CONTROL, rows, number=rows["data1"], value=rows["data2"], channel=rows["status"] & 15)
 
     @controls.setter
     def controls(self, value: Any) -> None:
-        table, _ = _table("controls", value, CONTROL, ("time", "number", "value"))
+        table, _ = table_of("controls", value, CONTROL, ("time", "number", "value"))
         self._replace_channel(0xB0, table, table["number"], table["value"])
 
     @property
     def pitch_bends(self) -> Array:
         rows = self._events[self._channel_rows(0xE0)]
         bend = (rows["data1"] | rows["data2"].astype(np.int16) << 7) - 8192
-        return _column(PITCH_BEND, rows, bend=bend, channel=rows["status"] & 15)
+        return column_of(PITCH_BEND, rows, bend=bend, channel=rows["status"] & 15)
 
     @pitch_bends.setter
     def pitch_bends(self, value: Any) -> None:
-        table, _ = _table("pitch_bends", value, PITCH_BEND, ("time", "bend"))
+        table, _ = table_of("pitch_bends", value, PITCH_BEND, ("time", "bend"))
         raw = table["bend"].astype(np.int32) + 8192
         self._replace_channel(0xE0, table, raw & 127, raw >> 7)
 
@@ -516,16 +473,16 @@ class Score:
     def texts(self, value: Iterable[Text]) -> None:
         texts = tuple(value)
         codes = {kind: code for code, kind in _TEXT_KINDS.items()}
-        rows = np.zeros(len(texts), _EVENT)
+        rows = np.zeros(len(texts), EVENT)
         for i, text in enumerate(texts):
             if not isinstance(text, Text) or not isinstance(text.data, bytes):
                 raise TypeError(f"texts[{i}]: expected a Text with bytes, got {text!r}")
             if text.kind not in codes:
                 raise ValueError(f"texts[{i}].kind: expected one of {', '.join(codes)}, got {text.kind!r}")
-            time = _integer(f"texts[{i}].time", text.time, 0, _MAX_TIME)
-            track = _integer(f"texts[{i}].track", text.track, 0, _MAX_TRACKS - 1)
+            time = whole_number(f"texts[{i}].time", text.time, 0, MAX_TIME)
+            track = whole_number(f"texts[{i}].track", text.track, 0, MAX_TRACKS - 1)
             rows[i] = (time, track, 0xFF, codes[text.kind], 0, 1)
-        self._merge(~self._rows_of_text(), rows, [text.data for text in texts])
+        self._replace(self._rows_of_text(), rows, [text.data for text in texts])
 
     def _rows_of_text(self) -> npt.NDArray[np.bool_]:
         kind = self._events["data1"]
@@ -567,9 +524,9 @@ class Score:
                 rows.append((0, i, 0xFF, 0x03, 0, 1))
                 payloads.append(track.name.encode())
             if track.program is not None:
-                program = _integer(f"tracks[{i}].program", track.program, 0, 127)
+                program = whole_number(f"tracks[{i}].program", track.program, 0, 127)
                 rows.append((0, i, 0xC0 | channel, program, 0, 1))
-        self._merge(np.zeros(0, bool), np.array(rows, _EVENT), payloads)
+        self._event_table = events_of(np.array(rows, EVENT), payloads)
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -855,7 +812,7 @@ class Score:
         ends[: len(self._track_ends)] = self._track_ends
         np.maximum.at(ends, self.notes["track"], self.notes["start"] + self.notes["duration"])
         np.maximum.at(ends, events["track"], events["time"])
-        notes = _in_order(self.notes, "start")
+        notes = in_order(self.notes, "start")
         one_track = self.format == 0 and len(ends) == 1
         return (
             0 if one_track else max(self.format, 1), self._division, notes, events, self._payload, self._payload_ends,
@@ -953,17 +910,9 @@ def _shortened(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def _integer(name: str, value: Any, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name}: expected an integer, got {type(value).__name__} {value!r}")
-    if not low <= value <= high:
-        raise ValueError(f"{name}: expected {low} to {high}, got {value}")
-    return int(value)
-
-
 def _channel_of(index: int, track: Track, of_notes: int | None) -> int:
     if track.channel is not None:
-        channel = _integer(f"tracks[{index}].channel", track.channel, 0, 15)
+        channel = whole_number(f"tracks[{index}].channel", track.channel, 0, 15)
         if track.is_drum and channel != DRUM_CHANNEL:
             raise ValueError(f"tracks[{index}].channel: expected {DRUM_CHANNEL} for drums, got {channel}")
         return channel
@@ -973,80 +922,3 @@ def _channel_of(index: int, track: Track, of_notes: int | None) -> int:
         return of_notes
     melodic = [channel for channel in range(16) if channel != DRUM_CHANNEL]
     return melodic[index % len(melodic)]
-
-
-def _column(dtype: np.dtype[np.void], rows: Array, **columns: Array) -> Array:
-    table = np.empty(len(rows), dtype)
-    table["time"], table["track"] = rows["time"], rows["track"]
-    for name, values in columns.items():
-        table[name] = values
-    table.flags.writeable = False
-    return table
-
-
-def _in_order(table: Array, time: str) -> Array:
-    """Sorted by track, then time, equals as they were; the same array when it already is."""
-    track, when = table["track"], table[time]
-    step = np.diff(track)
-    if np.all((step > 0) | ((step == 0) & (np.diff(when) >= 0))):
-        return table
-    return table[np.lexsort((when, track))]
-
-
-def _table(name: str, value: Any, dtype: np.dtype[np.void], required: tuple[str, ...]) -> tuple[Array, frozenset[str]]:
-    """A new table of `dtype` from a structured array, a mapping of columns or rows of tuples; and the columns given."""
-    fields = cast("tuple[str, ...]", dtype.names)
-    columns: Mapping[str, Any]
-    if isinstance(value, np.ndarray) and value.dtype.names is not None:
-        columns = {field: value[field] for field in value.dtype.names}
-    elif isinstance(value, Mapping):
-        columns = value
-    else:
-        try:
-            rows = [tuple(row) for row in value]
-        except TypeError:
-            raise TypeError(
-                f"{name}: expected a structured array, a mapping of columns or a sequence of tuples "
-                f"({', '.join(fields)}), got {type(value).__name__}"
-            ) from None
-        width = len(rows[0]) if rows else len(required)
-        for i, row in enumerate(rows):
-            if not len(required) <= len(row) <= len(fields) or len(row) != width:
-                raise ValueError(
-                    f"{name}[{i}]: expected {len(required)} to {len(fields)} values ({', '.join(fields)}), as many in "
-                    f"every row, got {len(row)}"
-                )
-        columns = dict(zip(fields[:width], zip(*rows, strict=True) if rows else [()] * width, strict=True))
-    unknown, missing = set(columns) - set(fields), set(required) - set(columns)
-    if unknown or missing:
-        raise ValueError(f"{name}: expected the columns {', '.join(fields)}, got {', '.join(columns) or 'none'}")
-
-    lengths = {field: np.size(column) for field, column in columns.items()}
-    size = lengths[required[0]]
-    table = np.empty(size, dtype)
-    for field in fields:
-        if field not in columns:
-            table[field] = _DEFAULTS[field]
-            continue
-        column = np.asarray(columns[field])
-        if column.ndim != 1 or len(column) != size:
-            raise ValueError(f"{name}.{field}: expected shape ({size},), got {column.shape}")
-        table[field] = _integers(f"{name}[{{}}].{field}", column, *_LIMITS[field])
-    return table, frozenset(columns)
-
-
-def _integers(where: str, column: Array, low: int, high: int) -> Array:
-    """`column` if it holds whole numbers from low to high; `where` names a row of it."""
-    whole = column.dtype.kind in "iuf" or (column.dtype.kind == "b" and high == 1)
-    if column.dtype.kind == "O":  # Python integers beyond 64 bits: wrong by value, not by type
-        whole = all(isinstance(value, int | np.integer) for value in column.tolist())
-    if not whole and column.size:
-        raise TypeError(f"{where.format(0)}: expected integers, got {column.dtype}")
-    # A float is welcome when it is a whole number: it often comes out of an ordinary calculation. NaN compares false.
-    good = np.asarray((column >= low) & (column <= high), bool)
-    if column.dtype.kind == "f":
-        good &= (column == np.floor(column)) & (column < 2.0**63)
-    bad = np.flatnonzero(~good)
-    if len(bad):
-        raise ValueError(f"{where.format(bad[0])}: expected a whole number from {low} to {high}, got {column[bad[0]]}")
-    return column
