@@ -32,6 +32,27 @@ def midi_write(
     chunks: list[tuple[int, bytes, bytes]],
 ) -> bytes: ...
 def midi_check_notes(notes: _Array) -> None: ...
+def midi_seconds(
+    format: int,
+    division: int,
+    notes: _Array,
+    events: _Array,
+    payload: _Array,
+    payload_ends: _Array,
+    track_ends: _Array,
+    ticks: npt.NDArray[np.int64],
+    track: int,
+    as_pretty_midi: bool,
+) -> npt.NDArray[np.float64]: ...
+def midi_duration(
+    format: int,
+    division: int,
+    notes: _Array,
+    events: _Array,
+    payload: _Array,
+    payload_ends: _Array,
+    track_ends: _Array,
+) -> float: ...
 
 class Encoder:
     # Made by the encodings' own classes.
