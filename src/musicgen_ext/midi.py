@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,7 @@ from musicgen_ext.tables import (
     table_of,
     whole_number,
 )
+from musicgen_ext.timing import BarMap, TempoMap, from_beats, to_beats
 
 if TYPE_CHECKING:
     import mido
@@ -47,7 +48,6 @@ Array = npt.NDArray[Any]
 # Format, division, notes, events, payload, payload_ends, track_ends, as `_core` makes and takes them.
 _Tables = tuple[int, int, Array, Array, Array, Array, Array]
 
-DEFAULT_TEMPO = 500_000  # microseconds per quarter note where a file says nothing: 120 per minute
 DRUM_CHANNEL = 9
 
 _TEMPO, _TIME_SIGNATURE, _KEY_SIGNATURE, _TEXT = 0x51, 0x58, 0x59, 0x01
@@ -549,30 +549,21 @@ class Score:
         fps, ticks = self.smpte
         return 1001 / (30_000 * ticks) if fps == 29 else 1 / (fps * ticks)
 
-    def _tempo_map(self, track: int | None) -> tuple[Array, Array, Array, float]:
-        """Where each tempo begins: ticks; sums of ticks times tempo; tempo; and what to divide such a sum by."""
+    def _tempo_map(self, track: int | None) -> TempoMap:
         if self.smpte is not None:
-            zero = np.zeros(1, np.int64)
-            return zero, zero.astype(float), np.ones(1), 1 / self._smpte_seconds
-        tempos = self.tempos
-        if self.format == 2:  # every track is a piece of its own
-            tempos = tempos[tempos["track"] == (track or 0)]
-        tempos = tempos[np.argsort(tempos["time"], kind="stable")]
-        ticks, tempo = tempos["time"], tempos["microseconds_per_quarter"].astype(float)
-        last = np.append(np.diff(ticks) > 0, True)[: len(ticks)]  # of several at one tick, the last counts
-        ticks, tempo = ticks[last], tempo[last]
-        if not len(ticks) or ticks[0] > 0:
-            ticks, tempo = np.insert(ticks, 0, 0), np.insert(tempo, 0, DEFAULT_TEMPO)
-        # Whole numbers below 2^53 for any piece of up to 24 hours: the sums are exact, the division rounds once.
-        sums = np.concatenate([[0.0], np.cumsum(np.diff(ticks) * tempo[:-1])])
-        return ticks, sums, tempo, 1e6 * self._division
+            return TempoMap.steady(self._smpte_seconds)
+        return TempoMap.of(self._of_timeline(self.tempos, track), self._division)
+
+    def _bar_map(self, track: int | None) -> BarMap:
+        return BarMap(self._of_timeline(self.time_signatures, track), self.ticks_per_quarter)
+
+    def _of_timeline(self, table: Array, track: int | None) -> Array:
+        """In format 2 every track is a piece of its own."""
+        return table if self.format != 2 else table[table["track"] == (track or 0)]
 
     def to_seconds(self, ticks: npt.ArrayLike, *, track: int | None = None) -> Array:
         """Seconds, float64, of times in ticks (any shape). `track` matters in files of format 2 only."""
-        times = np.asarray(ticks)
-        begins, sums, tempo, divisor = self._tempo_map(track)
-        segment = np.maximum(np.searchsorted(begins, times, side="right") - 1, 0)
-        return cast("Array", (sums[segment] + (times - begins[segment]) * tempo[segment]) / divisor)
+        return self._tempo_map(track).to_seconds(ticks)
 
     def to_ticks(self, seconds: npt.ArrayLike, *, track: int | None = None) -> Array:
         """The nearest ticks, int64, of times in seconds (any shape); the inverse of `to_seconds`.
@@ -582,16 +573,52 @@ class Score:
         ValueError
             A time is not finite.
         """
-        times = np.asarray(seconds, np.float64)
-        if not np.all(np.isfinite(times)):
-            raise ValueError(f"seconds: expected finite numbers, got {times[~np.isfinite(times)][0]}")
-        begins, sums, tempo, divisor = self._tempo_map(track)
-        work = times * divisor
-        segment = np.maximum(np.searchsorted(sums, work, side="right") - 1, 0)
-        ticks = np.rint((work - sums[segment]) / tempo[segment])
-        if np.any(np.abs(ticks) >= 2.0**62):
-            raise ValueError(f"seconds: expected times below 2^62 ticks, got {np.max(np.abs(times))} seconds")
-        return begins[segment] + ticks.astype(np.int64)
+        return self._tempo_map(track).to_ticks(seconds)
+
+    def to_beats(self, ticks: npt.ArrayLike, *, exact: bool = False) -> Array:
+        """Beats, quarter notes whatever the metre, of times in ticks (any shape): float64, or `Fraction` with `exact`.
+
+        In SMPTE time a beat is `ticks_per_quarter` ticks, too: half a second.
+        """
+        return to_beats(ticks, self.ticks_per_quarter, exact)
+
+    def from_beats(self, beats: npt.ArrayLike, *, exact: bool = False) -> Array:
+        """The nearest ticks, int64, of times in beats (any shape; integers, floats, `Fraction`).
+
+        Raises
+        ------
+        ValueError
+            A time is not finite; with `exact`, it falls between two ticks.
+        TypeError
+            Something that is no number.
+        """
+        return from_beats(beats, self.ticks_per_quarter, exact)
+
+    def to_bars(self, ticks: npt.ArrayLike, *, track: int | None = None) -> tuple[Array, Array]:
+        """Number of the bar, and ticks since it began, both int64, of times in ticks (any shape); see `bars`.
+
+        In the pickup, bar 0, ticks count from where a whole bar would have begun: its last beat is the bar's last.
+        """
+        return self._bar_map(track).to_bars(ticks)
+
+    def from_bars(self, bars: npt.ArrayLike, *, track: int | None = None) -> Array:
+        """Ticks, int64, at which bars begin (any shape), by number; of the pickup, bar 0, as `to_bars`: before 0."""
+        return self._bar_map(track).from_bars(bars)
+
+    @property
+    def bars(self) -> Array:
+        """Every bar up to the last event: fields start, duration (ticks), number, numerator, denominator.
+
+        4/4 where no time signature says otherwise. A time signature begins a new bar and cuts the one before it short.
+        Bars are numbered from 1; a pickup is bar 0: a first signature that holds for exactly one bar, which is shorter
+        than the bars of the next. ``score.to_seconds(score.bars["start"])`` are the downbeats in seconds.
+
+        Raises
+        ------
+        ValueError
+            More than 10,000,000 bars.
+        """
+        return self._bar_map(None).bars(self._last_tick)
 
     @property
     def _last_tick(self) -> int:
