@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import musicgen_ext as mg
-from musicgen_ext.midi import TIME_SIGNATURE
+from musicgen_ext.tables import TIME_SIGNATURE
 from musicgen_ext.timing import BarMap
 
 ROOT = Path(__file__).parents[1]
