@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any, TypeAlias, final
 
 import numpy as np
@@ -71,6 +72,20 @@ class Encoder:
         track_ends: _Array,
     ) -> tuple[npt.NDArray[np.int32], list[str]]: ...
     def decode(self, tokens: npt.NDArray[np.int32]) -> _Tables: ...
+
+@final
+class PitchEncoder(Encoder):
+    def __init__(
+        self,
+        lowest: int,
+        highest: int,
+        polyphony: int,
+        drums: bool,
+        tracks: Sequence[int] | None,
+        duration: int,
+        velocity: int,
+        end: bool,
+    ) -> None: ...
 
 @final
 class SamplerOptions:

@@ -258,7 +258,10 @@ class Model:
     def __init__(self, file: weights.ModelFile, *, name: str | None = None) -> None:
         try:
             self._engine = generate.load(file)
-            self._encoding = encodings.load(file.encoding)
+            encoding = encodings.load(file.encoding)
+            if not isinstance(encoding, VoiceGrid):
+                raise WeightsError(f"encoding.name: expected 'voice_grid' for a model to sample, got {encoding.name!r}")
+            self._encoding = encoding
             self._encoding.check(self._engine.config)
         except WeightsError as error:
             shown = "model" if file.path is None else files.shown(file.path)

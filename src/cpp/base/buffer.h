@@ -50,6 +50,9 @@ class Buffer {
     return at;
   }
 
+  // Gives up what lies behind the first `size` values.
+  void truncate(std::size_t size) { size_ = size; }
+
   void append(const T* values, std::size_t count) {
     if (count > 0) std::memcpy(extend(count), values, count * sizeof(T));  // nothing may have no address
   }

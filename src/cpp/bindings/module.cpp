@@ -12,6 +12,7 @@ void register_audio(py::module_& m);
 void register_encodings(py::module_& m);
 void register_generate(py::module_& m);
 void register_midi(py::module_& m);
+void register_tokens(py::module_& m);
 
 namespace {
 
@@ -43,4 +44,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   register_generate(m);
   register_midi(m);
   register_encodings(m);
+  register_tokens(m);
 }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from musicgen_ext.encodings.base import Encoding
+from musicgen_ext.encodings.pitch_sequence import PitchSequence
 from musicgen_ext.encodings.voice_grid import (
     CHORALE,
     CHORALE_RANGES,
@@ -58,6 +59,7 @@ __all__ = [
     "Grid",
     "Meter",
     "Note",
+    "PitchSequence",
     "VoiceGrid",
     "Voices",
     "load",
@@ -66,10 +68,13 @@ __all__ = [
 ]
 
 
-def load(encoding: Mapping[str, Any]) -> VoiceGrid:
+def load(encoding: Mapping[str, Any]) -> Encoding | VoiceGrid:
     """The encoding that a model file describes."""
-    names = {"voice_grid": VoiceGrid.from_dict}
+    names: dict[str, type[PitchSequence] | type[VoiceGrid]] = {
+        "pitch_sequence": PitchSequence,
+        "voice_grid": VoiceGrid,
+    }
     name = encoding.get("name")
     if not isinstance(name, str) or name not in names:
         raise WeightsError(f"encoding.name: expected one of {sorted(names)}, got {name!r}")
-    return names[name](encoding)
+    return names[name].from_dict(encoding)

@@ -1,0 +1,36 @@
+// tokens: the encoders of token streams, made from their options; what they do is bound with encodings.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "midi/pitches.h"
+
+namespace py = pybind11;
+using namespace pybind11::literals;
+using namespace musicgen;
+
+namespace {
+
+using Tracks = std::optional<std::vector<std::int32_t>>;
+
+midi::Selection selection_of(bool drums, Tracks tracks) {
+  return {drums, !tracks.has_value(), std::move(tracks).value_or(std::vector<std::int32_t>())};
+}
+
+}  // namespace
+
+void register_tokens(py::module_& m) {
+  py::class_<midi::PitchEncoder, midi::Encoder>(m, "PitchEncoder", py::is_final())
+      .def(py::init([](int lowest, int highest, int polyphony, bool drums, Tracks tracks, int duration, int velocity,
+                       bool end) {
+             return std::make_unique<midi::PitchEncoder>(midi::PitchOptions{lowest, highest, midi::Polyphony{polyphony},
+                                                                            selection_of(drums, std::move(tracks)),
+                                                                            duration, velocity, end});
+           }),
+           "lowest"_a, "highest"_a, "polyphony"_a, "drums"_a, "tracks"_a, "duration"_a, "velocity"_a, "end"_a);
+}

@@ -1,0 +1,269 @@
+"""Token streams: pitch sequences, performances, bars. Twin, laws, JSON form, what cannot be said."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import musicgen_ext as mg
+import musicgen_reference.encodings as reference
+from musicgen_ext import encodings, weights
+from musicgen_ext.encodings import PitchSequence
+from musicgen_ext.midi import NOTE
+from musicgen_reference.midi import Song
+
+TWINS = {
+    "pitch_sequence": (reference.encode_pitches, reference.decode_pitches),
+}
+VARIANTS = [
+    PitchSequence(),
+    PitchSequence(lowest=36, highest=81, polyphony="highest", end=False),
+    PitchSequence(polyphony="lowest", drums=True, tracks=(0, 2), duration=7, velocity=1),
+]
+each_variant = pytest.mark.parametrize("encoding", VARIANTS, ids=lambda e: f"{e.name}-{VARIANTS.index(e)}")
+
+
+def song_of(score):
+    """The score as the reference's lists."""
+    format, division, notes, events, payload, payload_ends, track_ends = score._tables()
+    payloads = iter(
+        [payload[begin:end].tobytes() for begin, end in zip([0, *payload_ends], payload_ends, strict=False)]
+    )
+    rows = [(*row, next(payloads) if row[2] >= 0xF0 else None) for row in events.tolist()]
+    return Song(format, division, notes.tolist(), rows, track_ends.tolist())
+
+
+def options_of(encoding):
+    options = json.loads(json.dumps(encoding.to_dict()))
+    options.pop("name")
+    return options
+
+
+def random_score(rng, *, notes=60, tracks=3, division=480, span=20_000, step=1, changes=6):
+    """Notes, drums, programs, tempos, metres and pedals in no order a composer would choose."""
+    start = rng.integers(0, span, notes) // step * step
+    channel = np.where(rng.random(notes) < 0.1, 9, rng.integers(0, 3, notes))
+    columns = {
+        "start": start,
+        "duration": np.maximum(rng.integers(1, 3000, notes) // step * step, step),
+        "pitch": rng.integers(30, 90, notes),
+        "velocity": rng.integers(1, 128, notes),
+        "track": rng.integers(0, tracks, notes),
+        "channel": channel,
+    }
+    times = np.sort(rng.integers(0, span, changes))
+
+    def rows(*values):
+        return [(int(time), *(int(rng.integers(low, high)) for low, high in values)) for time in times]
+
+    return mg.Score(
+        columns,
+        ticks_per_quarter=division,
+        tempos=rows((200_000, 1_500_000)),
+        time_signatures=[(int(time), int(rng.integers(1, 14)), 2 ** int(rng.integers(0, 5))) for time in times],
+        programs=[(*row, int(rng.integers(0, tracks))) for row in rows((0, 128), (0, 3))],
+        controls=[(row[0], 64, *row[1:], int(rng.integers(0, tracks))) for row in rows((0, 128), (0, 3))],
+    )
+
+
+ticks = st.integers(0, 4000)
+note_rows = st.tuples(
+    ticks, st.integers(1, 2000), st.integers(50, 62), st.integers(1, 127), st.integers(0, 2),
+    st.sampled_from([0, 0, 1, 9]),
+)  # fmt: skip
+scores = st.builds(
+    lambda notes, division, tempos, metres: mg.Score(
+        notes, ticks_per_quarter=division, tempos=tempos, time_signatures=[(t, n, 1 << d) for t, n, d in metres]
+    ),
+    st.lists(note_rows, max_size=12),
+    st.sampled_from([1, 96, 480, 1000]),
+    st.lists(st.tuples(ticks, st.integers(50_000, 3_000_000)), max_size=3),
+    st.lists(st.tuples(ticks, st.integers(1, 20), st.integers(0, 5)), max_size=3),
+)
+
+
+# -- twin --------------------------------------------------------------------------------------------------------------
+
+
+@each_variant
+def test_tokens_twin(encoding, rng):
+    encode, decode = TWINS[encoding.name]
+    for trial in range(40):
+        score = random_score(
+            rng, notes=int(rng.integers(0, 120)), division=[480, 96, 1, 1009][trial % 4], span=[20_000, 300][trial % 2]
+        )
+        issues = []
+        tokens = encoding.encode(score, issues)
+        assert tokens.dtype == np.int32
+        expected, expected_issues = encode(song_of(score), **options_of(encoding))
+        assert tokens.tolist() == expected
+        assert issues == expected_issues
+        assert tokens.max(initial=0) < encoding.vocab_size
+        assert song_of(encoding.decode(tokens)) == decode(tokens.tolist(), **options_of(encoding))
+
+
+@each_variant
+def test_decoding_any_tokens_twin(encoding, rng):
+    _, decode = TWINS[encoding.name]
+    for size in (0, 1, 10, 300):
+        tokens = rng.integers(0, encoding.vocab_size, size, np.int32)
+        assert song_of(encoding.decode(tokens)) == decode(tokens.tolist(), **options_of(encoding))
+
+
+# -- laws --------------------------------------------------------------------------------------------------------------
+
+
+@each_variant
+@settings(max_examples=60, deadline=None)
+@given(score=scores)
+def test_what_was_encoded_decodes_to_the_same_tokens(encoding, score):
+    tokens = encoding.encode(score)
+    again = []
+    np.testing.assert_array_equal(encoding.encode(encoding.decode(tokens), again), tokens)
+    assert not again
+
+
+@each_variant
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_tokens_make_a_score_that_keeps(encoding, data):
+    tokens = data.draw(st.lists(st.integers(0, encoding.vocab_size - 1), max_size=60))
+    once = encoding.decode(np.array(tokens, np.int32))
+    once.to_bytes()
+    twice = encoding.decode(encoding.encode(once))
+    assert encoding.decode(encoding.encode(twice)) == twice
+
+
+@pytest.mark.parametrize("polyphony", ["all", "highest", "lowest"])
+def test_a_pitch_sequence_survives(polyphony, rng):
+    encoding = PitchSequence(polyphony=polyphony, duration=120, velocity=99)
+    score = mg.Score([(120 * i, 120, int(p), 99) for i, p in enumerate(rng.integers(0, 128, 50))])
+    assert encoding.decode(encoding.encode(score)) == score
+
+
+def test_pitches_are_in_order_of_start_then_pitch():
+    score = mg.Score([(10, 5, 64, 80, 1, 0), (0, 90, 70, 80, 1, 0), (10, 5, 60, 80, 2, 0), (5, 1, 35, 80, 0, 9)])
+    assert PitchSequence(end=False).encode(score).tolist() == [70, 60, 64]
+    assert PitchSequence(end=False, drums=True).encode(score).tolist() == [70, 35, 60, 64]
+    issues = []
+    assert PitchSequence(tracks=(1,), lowest=65).encode(score, issues).tolist() == [5, 63]
+    assert issues == ["2 notes of other tracks were left out", "1 note outside the pitches 65 to 127 was left out"]
+
+
+# -- ends --------------------------------------------------------------------------------------------------------------
+
+
+@each_variant
+def test_an_end_token_ends(encoding, rng):
+    tokens = encoding.encode(random_score(rng))
+    if encoding.end_token is None:
+        assert "end" not in encoding.vocabulary
+        return
+    assert encoding.describe(encoding.end_token) == "end"
+    assert tokens[-1] == encoding.end_token
+    assert np.count_nonzero(tokens == encoding.end_token) == 1
+    padded = np.concatenate([[tokens[-1]], tokens, [tokens[-1]] * 3, tokens])
+    assert encoding.decode(padded) == encoding.decode(tokens) == encoding.decode(tokens[:-1])
+
+
+@each_variant
+def test_a_score_without_notes(encoding):
+    tokens = encoding.encode(mg.Score(tempos=[(0, 400_000)]))
+    assert tokens.tolist() == ([] if encoding.end_token is None else [encoding.end_token])
+    assert len(encoding.decode(tokens).notes) == 0
+
+
+# -- the JSON form -----------------------------------------------------------------------------------------------------
+
+
+@each_variant
+def test_the_json_form(encoding):
+    form = json.loads(json.dumps(encoding.to_dict()))
+    again = encodings.load(form)
+    assert type(again) is type(encoding)
+    assert again == encoding
+    assert hash(again) == hash(encoding)
+    assert type(encoding).from_dict({"name": encoding.name}) == type(encoding)()
+    with pytest.raises(mg.WeightsError, match=r"expected keys out of .* got unknown \['pitchs'\]"):
+        encodings.load({**form, "pitchs": 1})
+    with pytest.raises(mg.WeightsError, match=r"encoding\.name: expected"):
+        type(encoding).from_dict({"name": "roll"})
+    for key, value in form.items():
+        for wrong in (None, -1, 2**40, 0.5, "x", [], {}, [2, 1], [0.5], True):
+            if wrong == value or (key, wrong) in ACCEPTED or (type(value) is bool and wrong is True):
+                continue
+            with pytest.raises(mg.WeightsError, match=rf"^encoding\.{key}: expected .*, got "):
+                encodings.load({**form, key: wrong})
+
+
+ACCEPTED = [("tracks", None)]
+
+
+@each_variant
+def test_encodings_can_be_pickled(encoding, rng):
+    score = random_score(rng)
+    tokens = encoding.encode(score)
+    again = pickle.loads(pickle.dumps(encoding))
+    assert again == encoding
+    np.testing.assert_array_equal(again.encode(score), tokens)
+
+
+@each_variant
+def test_an_encoding_survives_in_a_model_file(encoding, make_model, tmp_path):
+    model = make_model(encodings.CHORALE)
+    model.encoding = encoding.to_dict()
+    path = tmp_path / "model.safetensors"
+    weights.write(path, model)
+    assert encodings.load(weights.read(path).encoding) == encoding
+    with pytest.raises(mg.WeightsError, match=r"model.safetensors: encoding.name: expected 'voice_grid'.*, got '\w+'"):
+        mg.load(path)
+
+
+@each_variant
+def test_the_vocabulary(encoding):
+    assert encoding.vocab_size == len(encoding.vocabulary) == len(set(encoding.vocabulary))
+    assert [encoding.describe(token) for token in range(encoding.vocab_size)] == list(encoding.vocabulary)
+    for wrong in (-1, encoding.vocab_size):
+        with pytest.raises(ValueError, match=rf"token: expected 0 to {encoding.vocab_size - 1}, got {wrong}"):
+            encoding.describe(wrong)
+        with pytest.raises(ValueError, match=rf"tokens\[1\]: expected 0 to {encoding.vocab_size - 1}, got {wrong}"):
+            encoding.decode(np.array([0, wrong], np.int32))
+
+
+# -- what cannot be said -----------------------------------------------------------------------------------------------
+
+
+@each_variant
+def test_pieces_of_format_2_are_not_merged(encoding):
+    score = mg.Score([(0, 10, 60, 80, 0), (0, 10, 61, 80, 1)])
+    score.format = 2
+    with pytest.raises(ValueError, match=r"score: expected one piece, got a file of format 2 with .* tracks 0 to 1"):
+        encoding.encode(score)
+    one = mg.Score([(0, 10, 60, 80, 1)])
+    tokens = encoding.encode(one)
+    one.format = 2
+    np.testing.assert_array_equal(encoding.encode(one), tokens)
+
+
+@each_variant
+def test_R12_times_without_bounds(encoding):
+    for start in (2**62, 2**63 - 2):
+        with pytest.raises(ValueError, match=r"score: expected .*, got .*\d"):
+            encoding.encode(mg.Score([(0, 10, 60), (start, 1, 60)]))
+
+
+@each_variant
+def test_R16_many_notes_in_linear_time(encoding):
+    rng = np.random.default_rng(5)
+    size = 300_000
+    notes = np.zeros(size, NOTE)
+    notes["start"] = np.where(rng.random(size) < 0.5, 7, rng.integers(0, 1_000_000, size))  # half of them together
+    notes["duration"] = rng.integers(1, 1000, size)
+    notes["pitch"], notes["velocity"] = rng.integers(0, 128, (2, size)) | 1
+    notes["track"] = rng.integers(0, 3000, size)
+    score = mg.Score(notes)
+    tokens = encoding.encode(score)
+    assert len(encoding.decode(tokens).notes)
