@@ -53,6 +53,13 @@ class Buffer {
   // Gives up what lies behind the first `size` values.
   void truncate(std::size_t size) { size_ = size; }
 
+  void reserve(std::size_t more) {
+    if (more > capacity_ - size_) grow(more);
+  }
+
+  // Within what is reserved; new values are as they were.
+  void set_size(std::size_t size) { size_ = size; }
+
   void append(const T* values, std::size_t count) {
     if (count > 0) std::memcpy(extend(count), values, count * sizeof(T));  // nothing may have no address
   }

@@ -16,6 +16,9 @@ constexpr int num_keys = 16 * 128;                     // channel and pitch
 constexpr std::uint8_t default_release_velocity = 64;  // of a note-on with velocity 0, by the specification
 constexpr std::array<std::uint8_t, 4> pairing_hint = {0x7D, 'm', 'g', 'p'};
 constexpr int max_hint = 127;
+constexpr std::int64_t no_note = -1;
+constexpr std::int64_t several = std::numeric_limits<std::int64_t>::max();
+constexpr std::int64_t block_bytes = 8192;                     // between looks at how much room for notes is left
 constexpr std::int64_t poll_bytes = 1 << 20;                   // some milliseconds
 constexpr std::int64_t max_file_size = std::int64_t{1} << 35;  // keeps every sum of deltas below 2^63
 
@@ -31,11 +34,18 @@ std::uint32_t little_endian(const std::uint8_t* p) {
   return std::uint32_t{p[3]} << 24 | std::uint32_t{p[2]} << 16 | std::uint32_t{p[1]} << 8 | p[0];
 }
 
+std::uint64_t little_endian_64(const std::uint8_t* p) {
+  return little_endian(p) | std::uint64_t{little_endian(p + 4)} << 32;
+}
+
 bool is(const std::uint8_t* p, const char* id) { return std::memcmp(p, id, 4) == 0; }
 
 bool is_printable(const std::uint8_t* p) {
   return std::all_of(p, p + 4, [](std::uint8_t c) { return c >= 0x20 && c <= 0x7E; });
 }
+
+// Of channel events: all but program changes and channel pressure.
+bool has_two_data_bytes(std::uint32_t status) { return status >= 0x80 && status < 0xF0 && (status & 0xE0) != 0xC0; }
 
 std::string hex(std::int64_t byte) {
   char text[24];
@@ -66,12 +76,14 @@ class Parser {
  public:
   Parser(const std::uint8_t* data, std::size_t size, bool strict, Poll poll)
       : data_(data), size_(size), strict_(strict), poll_(poll) {
-    heads_.fill(-1);
+    heads_.fill(no_note);
+    starts_.fill(0);
   }
 
   Song parse() {
     unwrap_riff();
     const int declared = read_header();
+    song_.notes.reserve((size_ - at_) / bytes_per_note);
     while (at_ < size_) read_chunk();
     if (track_ != declared) deviation({Deviation::track_count, -1, header_ + 10, track_, declared});
     if (song_.format == 0 && track_ != 1) {
@@ -122,6 +134,8 @@ class Parser {
     poll_();
     polled_ = offset_of(p);
   }
+
+  static constexpr std::size_t bytes_per_note = 7;  // of most files: two events with the shortest deltas, or one status
 
   static std::int64_t to_signed(std::size_t value) { return static_cast<std::int64_t>(value); }
 
@@ -207,14 +221,16 @@ class Parser {
     };
 
     time_ = stretched_end_ = 0;
-    place_ = 0;
+    last_time_ = {-1, -1};
     hint_ = 0;
     std::uint8_t running = 0;
     bool cancelled = false, skipped = false, ended = false;
 
     while (!ended) {
       poll_at(p);
-      if (!skipped) read_plain_events(p, p + std::min<std::int64_t>(end - p, poll_bytes), running, cancelled);
+      if (!skipped) {
+        p = read_plain_events(p, p + std::min<std::int64_t>(end - p, poll_bytes), running, cancelled);
+      }
       const std::uint8_t* const event = p;
       const bool has_delta = !skipped;
       const auto again = [&] {
@@ -271,7 +287,7 @@ class Parser {
       }
 
       if (status < 0xF0) {
-        const int count = (status & 0xE0) == 0xC0 ? 1 : 2;
+        const int count = has_two_data_bytes(status) ? 2 : 1;
         if (end - p < count) {
           cut(p - event + count);
           continue;
@@ -296,18 +312,15 @@ class Parser {
           case 0x90:
             if (data2 != 0) {
               note_on(key, data2, time_);
-              place_ = 2;
               break;
             }
-            if (place_ == 0) place_ = 1;
             note_off(key, default_release_velocity, event, time_);
             break;
           case 0x80:
-            if (place_ == 0) place_ = 1;
             note_off(key, data2, event, time_);
             break;
           default:
-            song_.events.push({time_, track_, status, data1, data2, place_});
+            song_.events.push({time_, track_, status, data1, data2, place_at(time_)});
         }
         continue;
       }
@@ -371,7 +384,7 @@ class Parser {
         hint_ = p[4];
       } else {
         if (status == 0xFF) check_meta(type, p, length, event);
-        song_.events.push({time_, track_, status, type, 0, place_});
+        song_.events.push({time_, track_, status, type, 0, place_at(time_)});
         song_.payload.append(p, static_cast<std::size_t>(length));
         song_.payload_ends.push(to_signed(song_.payload.size()));
       }
@@ -384,59 +397,103 @@ class Parser {
     ++track_;
   }
 
-  // Most of any file: channel events with two data bytes, short deltas, and room to spare before the end. Stops before
-  // whatever is not that; the general loop, which checks every byte, takes it from there.
-  void read_plain_events(const std::uint8_t*& p, const std::uint8_t* end, std::uint8_t& running, bool& cancelled) {
-    const std::uint8_t* at = p;
+  // Most of any file: channel events with two data bytes. Reads from `at` while eight bytes are left before `end`,
+  // stops before whatever is not that, and leaves it to the general loop, which checks every byte.
+  //
+  // Whether a delta has one byte or two, and whether a note goes on or off, cannot be predicted: a branch on either
+  // would be wrong every few events and then cost as much as six of them. So every event writes both what an on would
+  // (a new note, which the next one overwrites if this was an off) and what an off would.
+  const std::uint8_t* read_plain_events(const std::uint8_t* at, const std::uint8_t* end, std::uint8_t& running,
+                                        bool& cancelled) {
+    if (hint_ > 0) return at;
+    constexpr std::uint32_t no_status = 0xF0;
+    std::uint32_t status = !cancelled && has_two_data_bytes(running) ? running : no_status;
     std::int64_t time = time_;
-    std::uint8_t status = running, place = place_;
-    while (end - at >= 5) {
-      const std::uint8_t* next = at;
-      std::uint32_t delta = *next++;
-      if (delta & 0x80) {
-        if (*next & 0x80) break;
-        delta = (delta & 0x7F) << 7 | *next++;
-      }
-      if (*next & 0x80) {
-        if (*next >= 0xC0) break;
-        status = *next++;
-        cancelled = false;
-      } else if (status < 0x80 || status >= 0xC0 || cancelled) {
-        break;
-      }
-      const std::uint8_t data1 = next[0], data2 = next[1];
-      if ((data1 | data2) & 0x80) {
-        status = running;
-        break;
-      }
-      running = status;
-      if (delta != 0) {
-        time += delta;
-        place = 0;
-      }
-      const int key = (status & 0x0F) << 7 | data1;
-      if (status < 0xA0) {
-        if (status >= 0x90 && data2 != 0) {
-          note_on(key, data2, time);
-          place = 2;
-        } else {
-          if (place == 0) place = 1;
-          note_off(key, status < 0x90 ? data2 : default_release_velocity, at, time);
+    bool plain = true;
+    while (plain && end - at >= 8) {
+      const std::uint8_t* const last = at + std::min<std::int64_t>(end - at - 8, block_bytes);
+      song_.notes.reserve(static_cast<std::size_t>(last - at) / 3 + 2);  // an event has three bytes or more
+      Note* const notes = song_.notes.data();
+      std::uint64_t num_notes = song_.notes.size();
+      while (at <= last) {
+        const std::uint64_t word = little_endian_64(at);
+        const std::uint64_t is_long = word >> 7 & 1;
+        std::uint64_t delta = (word & 0x7F) << 7 & -is_long;  // without its last byte
+        std::uint64_t event = word >> 8 * is_long;            // from there on
+        std::uint64_t data = event >> 8, length = 3 + is_long;
+        if ((event & 0x808080) != 0) {  // not the shortest form
+          for (; (event & 0x80) != 0 && length < 6; ++length) {
+            delta = (delta + (event & 0x7F)) << 7;
+            event >>= 8;
+          }
+          const auto now = static_cast<std::uint32_t>(event >> 8 & 0xFF);
+          if ((event & 0x80808080) == 0x8000 && has_two_data_bytes(now)) {
+            status = now;
+            data = event >> 16;
+            ++length;
+          } else if ((event & 0x808080) == 0) {
+            data = event >> 8;
+          } else {
+            plain = false;
+            break;
+          }
         }
-      } else {
-        song_.events.push({time, track_, status, data1, data2, place});
+        const std::uint32_t data1 = data & 0x7F, data2 = data >> 8 & 0x7F;
+        if ((status & 0x60) != 0) {  // no note
+          if (status == no_status) {
+            plain = false;
+            break;
+          }
+          at += length;
+          time += static_cast<std::int64_t>(delta + (event & 0x7F));
+          song_.events.push({time, track_, static_cast<std::uint8_t>(status), static_cast<std::uint8_t>(data1),
+                             static_cast<std::uint8_t>(data2), place_at(time)});
+          continue;
+        }
+        const std::uint8_t* const begin = at;
+        at += length;
+        time += static_cast<std::int64_t>(delta + (event & 0x7F));
+        const std::uint64_t is_on = status >> 4 & (data2 + 127) >> 7 & 1;
+        const auto on_mask = -static_cast<std::int64_t>(is_on);
+        const std::uint32_t key = (status & 0x0F) << 7 | data1;
+        const std::uint32_t default_release = status << 2 & default_release_velocity;  // 64 for 0x90
+        const std::uint32_t release_velocity = default_release != 0 ? default_release : data2;
+        const std::int64_t head = heads_[key], duration = time - starts_[key];
+        if (((head ^ on_mask) | ((duration - 1) & ~on_mask)) < 0) {
+          // An on while the key sounds, or an off that does not simply end its one note.
+          song_.notes.set_size(num_notes);
+          if (is_on != 0) {
+            note_on(static_cast<int>(key), static_cast<std::uint8_t>(data2), time);
+          } else {
+            note_off(static_cast<int>(key), static_cast<std::uint8_t>(release_velocity), begin, time);
+          }
+          num_notes = song_.notes.size();
+          continue;
+        }
+        notes[num_notes].start = time;
+        notes[num_notes].pitch = static_cast<std::uint8_t>(data1);
+        notes[num_notes].velocity = static_cast<std::uint8_t>(data2);
+        notes[num_notes].channel = static_cast<std::uint8_t>(status & 0x0F);
+        notes[num_notes].track = track_;
+        starts_[key] = time;
+        Note& note = notes[num_notes ^ ((num_notes ^ static_cast<std::uint64_t>(head)) & (is_on - 1))];
+        note.duration = duration | on_mask;
+        note.release_velocity = static_cast<std::uint8_t>(release_velocity);
+        heads_[key] = static_cast<std::int64_t>(num_notes | (is_on - 1));
+        last_time_[is_on] = time;
+        num_notes += is_on;
+        num_sounding_ -= on_mask | 1;
       }
-      at = next + 2;
+      song_.notes.set_size(num_notes);
     }
-    p = at;
+    if (status != no_status) running = static_cast<std::uint8_t>(status), cancelled = false;
     time_ = time;
-    place_ = place;
+    return at;
   }
 
-  void advance(std::int64_t delta) {
-    if (delta == 0) return;
-    time_ += delta;
-    place_ = 0;
+  // Where an event at `time` lies among the notes of its tick.
+  std::uint8_t place_at(std::int64_t time) const {
+    return last_time_[on] == time ? 2 : last_time_[off] == time ? 1 : 0;
   }
 
   enum class Number { whole, cut, too_long };
@@ -475,21 +532,27 @@ class Parser {
     }
   }
 
+  void advance(std::int64_t delta) { time_ += delta; }
+
   void note_on(int key, std::uint8_t velocity, std::int64_t time) {
     const auto pitch = static_cast<std::uint8_t>(key & 127), channel = static_cast<std::uint8_t>(key >> 7);
     const std::int64_t note = to_signed(song_.notes.size());
-    song_.notes.push({time, -1, pitch, velocity, channel, default_release_velocity, track_});
-    if (heads_[key] < 0) {
+    song_.notes.push({time, no_note, pitch, velocity, channel, default_release_velocity, track_});
+    if (heads_[key] == no_note) {
       heads_[key] = note;
+      starts_[key] = time;
     } else {
-      song_.notes[tails_[key]].duration = note;
+      song_.notes[starts_[key] == several ? tails_[key] : heads_[key]].duration = note;
+      starts_[key] = several;
+      tails_[key] = note;
     }
-    tails_[key] = note;
+    last_time_[on] = time;
     ++num_sounding_;
   }
 
   void note_off(int key, std::uint8_t release_velocity, const std::uint8_t* event, std::int64_t time) {
-    std::int64_t index = heads_[key], before = -1;
+    last_time_[off] = time;
+    std::int64_t index = heads_[key], before = no_note;
     for (; hint_ > 0; --hint_) {
       if (index < 0) break;
       before = index;
@@ -508,6 +571,7 @@ class Parser {
       song_.notes[before].duration = next;
     }
     if (next < 0) tails_[key] = before;
+    if (heads_[key] >= 0 && song_.notes[heads_[key]].duration < 0) starts_[key] = song_.notes[heads_[key]].start;
     --num_sounding_;
     note.release_velocity = release_velocity;
     note.duration = time - note.start;
@@ -548,11 +612,13 @@ class Parser {
   std::int32_t track_ = 0;
 
   std::int64_t time_ = 0, stretched_end_ = 0;  // the second: of notes that were made one tick long
-  std::uint8_t place_ = 0;
+  enum { off, on };
+  std::array<std::int64_t, 2> last_time_ = {-1, -1};  // of a note-off and a note-on in this track
   int hint_ = 0;
   std::int64_t num_sounding_ = 0;
-  std::array<std::int64_t, num_keys> heads_;  // oldest sounding note of every key, -1: none
-  std::array<std::int64_t, num_keys> tails_;  // youngest; valid while there is a head
+  std::array<std::int64_t, num_keys> heads_;   // oldest sounding note of every key, or no_note
+  std::array<std::int64_t, num_keys> starts_;  // of the only sounding note, or several
+  std::array<std::int64_t, num_keys> tails_;   // youngest; valid while there are several
 };
 
 }  // namespace
