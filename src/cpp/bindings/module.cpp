@@ -10,6 +10,7 @@ using namespace musicgen;
 
 void register_audio(py::module_& m);
 void register_encodings(py::module_& m);
+void register_features(py::module_& m);
 void register_generate(py::module_& m);
 void register_midi(py::module_& m);
 void register_tokens(py::module_& m);
@@ -41,6 +42,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     return names;
   });
   register_audio(m);
+  register_features(m);
   register_generate(m);
   register_midi(m);
   register_encodings(m);
