@@ -226,11 +226,12 @@ class Score:
         tables, chunks, issues, unlisted = _core.midi_parse(data, strict)
         self = cls._of_tables(tables)
         self._chunks = chunks
-        self.issues = tuple(Issue(text, offset, None if track < 0 else track) for text, offset, track in issues)
+        if issues:
+            self.issues = tuple(Issue(text, offset, None if track < 0 else track) for text, offset, track in issues)
         if unlisted:
             last = self.issues[-1]
             self.issues += (Issue(f"{unlisted} more deviations are not listed", last.offset, None),)
-        if provenance_text.PREFIX in data:
+        if provenance_text.PREFIX in self._payload.tobytes():
             self._take_provenance()
         return self
 
@@ -785,8 +786,8 @@ class Score:
 
     def _is_longer_than(self, seconds: float) -> bool:
         """Whether `end_time` is, found out without looking at every note where possible."""
-        last = int(self._track_ends.max(initial=0))
-        if self.smpte is None and last * 16.777216 / self._division <= seconds:  # a quarter is at most 2^24 us
+        last = max(self._track_ends.tolist(), default=0)
+        if self._division < 0x8000 and last * 16.777216 / self._division <= seconds:  # a quarter is at most 2^24 us
             return False
         if self.format != 2 and self.to_seconds(last) <= seconds:
             return False
@@ -871,32 +872,37 @@ def read_midi(
     at the end of its track. Source: MIDI 1.0 Detailed Specification (96.1), Standard MIDI Files 1.0.
     """
     path = None
-    if isinstance(source, bytes | bytearray | memoryview):
-        data, name = bytes(source), "MIDI data"
-    elif isinstance(source, str | os.PathLike):
+    if isinstance(source, str | os.PathLike):
         path = os.fspath(source)
-        name = files.shown(path)
-        with open(path, "rb") as stream:
-            data = stream.read()
+        data = files.content(path)
+    elif isinstance(source, bytes | bytearray | memoryview):
+        data = bytes(source)
     else:
         raise TypeError(f"source: expected a path or bytes, got {type(source).__name__}")
     try:
         score = Score._from_bytes(data, strict)
     except MidiError as error:
-        raise MidiError(f"{name}: {error}", **{**error.__dict__, "path": path}) from None
+        raise MidiError(f"{_name_of(path)}: {error}", **{**error.__dict__, "path": path}) from None
     if score._is_longer_than(max_duration):
         raise MidiError(
-            f"{name}: expected a piece of at most {max_duration:g} seconds (max_duration), got {score.end_time:g}",
-            path=path, offset=None, track=None,
-        )  # fmt: skip
+            f"{_name_of(path)}: expected a piece of at most {max_duration:g} seconds (max_duration), got "
+            f"{score.end_time:g}",
+            path=path,
+            offset=None,
+            track=None,
+        )
     if score.issues:
         count = len(score.issues)
         more = f" (and {count - 1} more, see score.issues)" if count > 1 else ""
-        warnings.warn(f"{name}: {score.issues[0].message}{more}", MidiWarning, stacklevel=2)
+        warnings.warn(f"{_name_of(path)}: {score.issues[0].message}{more}", MidiWarning, stacklevel=2)
     return score
 
 
 # -- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def _name_of(path: str | None) -> str:
+    return "MIDI data" if path is None else files.shown(path)
 
 
 def _decoded(data: bytes) -> str:
