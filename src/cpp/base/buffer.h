@@ -9,6 +9,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "base/blocks.h"
+
 namespace musicgen {
 
 // malloc and realloc rather than std::vector: large blocks grow by remapping pages instead of holding two copies, so
@@ -26,7 +28,7 @@ class Buffer {
     swap(other);
     return *this;
   }
-  ~Buffer() { std::free(data_); }
+  ~Buffer() { give_block({data_, capacity_ * sizeof(T)}); }
 
   T* data() { return data_; }
   const T* data() const { return data_; }
@@ -64,11 +66,11 @@ class Buffer {
     if (count > 0) std::memcpy(extend(count), values, count * sizeof(T));  // nothing may have no address
   }
 
-  // The block, to be freed with std::free, never null; the buffer is empty afterwards.
-  T* release() {
-    reallocate(size_);
-    size_ = capacity_ = 0;
-    return std::exchange(data_, nullptr);
+  // The block, for give_block(), never null and less than half empty; the buffer is empty afterwards.
+  Block release() {
+    if (data_ == nullptr || size_ < capacity_ / 2) reallocate(size_);
+    size_ = 0;
+    return {std::exchange(data_, nullptr), std::exchange(capacity_, 0) * sizeof(T)};
   }
 
  private:
@@ -86,10 +88,15 @@ class Buffer {
   }
 
   void reallocate(std::size_t capacity) {
-    void* block = std::realloc(data_, (capacity == 0 ? 1 : capacity) * sizeof(T));
-    if (block == nullptr) throw std::bad_alloc();
-    data_ = static_cast<T*>(block);
-    capacity_ = capacity;
+    Block block{nullptr, capacity * sizeof(T)};
+    if (data_ == nullptr) {
+      block = take_block(block.bytes);
+    } else {
+      block.data = std::realloc(data_, block.bytes == 0 ? 1 : block.bytes);
+      if (block.data == nullptr) throw std::bad_alloc();
+    }
+    data_ = static_cast<T*>(block.data);
+    capacity_ = block.bytes / sizeof(T);
   }
 
   T* data_ = nullptr;

@@ -58,9 +58,16 @@ inline const py::dtype& event_dtype() {
 template <typename T>
 py::array array_of(Buffer<T>& buffer, const py::dtype& dtype) {
   const auto size = static_cast<py::ssize_t>(buffer.size());
-  T* data = buffer.release();
-  const py::capsule owner(data, [](void* block) { std::free(block); });
-  return py::array(dtype, {size}, {static_cast<py::ssize_t>(sizeof(T))}, data, owner);
+  const Block block = buffer.release();
+  const auto owner = py::reinterpret_steal<py::object>(PyCapsule_New(block.data, nullptr, [](PyObject* capsule) {
+    give_block({PyCapsule_GetPointer(capsule, nullptr), reinterpret_cast<std::size_t>(PyCapsule_GetContext(capsule))});
+  }));
+  if (!owner) {
+    give_block(block);
+    throw py::error_already_set();
+  }
+  PyCapsule_SetContext(owner.ptr(), reinterpret_cast<void*>(block.bytes));
+  return py::array(dtype, {size}, {static_cast<py::ssize_t>(sizeof(T))}, block.data, owner);
 }
 
 // Rows of exactly our record layout, side by side.
