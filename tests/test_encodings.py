@@ -131,6 +131,8 @@ def test_pitches_outside_the_vocabulary(pitch: Any, words: str) -> None:
         (np.zeros((3, 5)), "expected integers"),
         (np.array([[3, 0, 0, 0, 0]]), r"0 to 2 for the flag, got 3 \(frame 0\)"),
         (np.array([[0, 0, 48, 0, 0]]), r"0 to 47 for the bass, got 48 \(frame 0\)"),
+        (np.array([[0, 0, 200, 0, 0]], np.uint8), r"0 to 47 for the bass, got 200 \(frame 0\)"),
+        (np.array([[0, 0, 1 << 40, 0, 0]]), r"0 to 47 for the bass, got 2147483647 \(frame 0\)"),
         (np.array([[0, 0, 0, 0, 0], [0, 0, 0, 0, -1]]), r"tenor, got -1 \(frame 1\)"),
     ],
 )

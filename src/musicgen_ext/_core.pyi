@@ -55,6 +55,11 @@ def midi_duration(
     track_ends: _Array,
 ) -> float: ...
 
+@final
+class Cancel:
+    def __init__(self) -> None: ...
+    def set(self) -> None: ...
+
 class Encoder:
     # Made by the encodings' own classes.
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
@@ -72,6 +77,62 @@ class Encoder:
         track_ends: _Array,
     ) -> tuple[npt.NDArray[np.int32], list[str]]: ...
     def decode(self, tokens: npt.NDArray[np.int32]) -> _Tables: ...
+    # tokens, rows of every file, (file, message, offset or -1, track or -1), (file, issues); None if it was cancelled
+    def encode_files(
+        self, files: list[bytes], strict: bool, max_duration: float, cancel: Cancel
+    ) -> (
+        tuple[
+            npt.NDArray[np.int32],
+            npt.NDArray[np.int64],
+            list[tuple[int, str, int, int]],
+            list[tuple[int, list[str]]],
+        ]
+        | None
+    ): ...
+
+class VoiceGrid(Encoder):
+    def __init__(
+        self,
+        voices: list[tuple[str, list[str], int, int]],
+        hold: bool,
+        lowest_pitch: int,
+        num_pitches: int,
+        microseconds_per_quarter: int,
+    ) -> None: ...
+    def tokens(
+        self,
+        pitch: npt.NDArray[np.int32],
+        onset: npt.NDArray[np.bool_] | None,
+        fermata: npt.NDArray[np.bool_] | None,
+        end: bool,
+    ) -> npt.NDArray[np.int32]: ...
+    def check(self, tokens: npt.NDArray[np.int32]) -> None: ...
+    # pitch, onset, fermata, whether there was an end
+    def grid(
+        self, tokens: npt.NDArray[np.int32]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], npt.NDArray[np.bool_], bool]: ...
+    def decode_as(
+        self,
+        tokens: npt.NDArray[np.int32],
+        numerator: int,
+        denominator: int,
+        pickup: int,
+        microseconds_per_quarter: int,
+        key: tuple[int, int] | None,
+        transpose: int,
+    ) -> _Tables: ...
+    # pitch, onset, fermata, first step, issues; or the problem and its tick
+    def find(
+        self,
+        melody: bool,
+        format: int,
+        division: int,
+        notes: _Array,
+        events: _Array,
+        payload: _Array,
+        payload_ends: _Array,
+        track_ends: _Array,
+    ) -> tuple[Any, ...]: ...
 
 @final
 class PitchEncoder(Encoder):

@@ -261,6 +261,9 @@ class Model:
             encoding = encodings.load(file.encoding)
             if not isinstance(encoding, VoiceGrid):
                 raise WeightsError(f"encoding.name: expected 'voice_grid' for a model to sample, got {encoding.name!r}")
+            if encoding.voices != encodings.VOICES:
+                known = ", ".join(encodings.VOICES)
+                raise WeightsError(f"encoding.voices: expected {known} for a model to sample, got {encoding.voices}")
             self._encoding = encoding
             self._encoding.check(self._engine.config)
         except WeightsError as error:
@@ -441,7 +444,7 @@ class Model:
         if "soprano" in wanted:
             raise ValueError("condition['soprano']: expected none for log_prob, the score has a soprano already")
         if isinstance(score, np.ndarray):
-            tokens = self._encoding._tokens(score)
+            tokens = self._encoding.checked(score)
             meter, position = wanted.get("meter", Meter()), None
         else:
             voices = encodings.read_voices(_score_of(score, "score"), "score")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -30,6 +31,10 @@ class Encoding:
     def encoder(self) -> _core.Encoder:
         """The native encoder with these options."""
         raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The options: what was made from them is made again where this is unpickled."""
+        return {option.name: self.__dict__[option.name] for option in fields(self)}  # type: ignore[arg-type]
 
     @property
     def vocab_size(self) -> int:

@@ -1,31 +1,30 @@
-"""What the tokens of a model mean: four voices on a grid of sixteenths.
+"""Voices on a grid of sixteenths: four of a choir, or up to eight by any names.
 
 `VoiceGrid` turns a piece into a token grid (n_frames, F) and back, and makes the arrays of the *given* features, what a
 model may be told about a piece (metre, mode, key, the soprano to harmonise). The model file keeps its JSON form.
-`read_voices` and `read_melody` find four voices, or one, in any score that has them.
+`read_voices` and `read_melody` find the voices, or the first one, in any score that has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import permutations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from musicgen_ext import _core
+from musicgen_ext.encodings.base import Encoding, Ints, whole
 from musicgen_ext.errors import WeightsError
-from musicgen_ext.midi import DRUM_CHANNEL, Score, Text, Track
+from musicgen_ext.midi import Score
 
 if TYPE_CHECKING:
     from musicgen_ext.architectures import RecurrentConfig
 
-Ints = npt.NDArray[np.int32]
-
 VOICES = ("soprano", "alto", "tenor", "bass")  # columns of a grid, high to low
-SLOT_ORDER = ("soprano", "bass", "alto", "tenor")  # the outer voices are drawn first, then what fits between them
-COLUMNS = tuple(VOICES.index(name) for name in SLOT_ORDER)
+MAX_VOICES = 8
 REST = -1
 
 NO_FLAG, FERMATA, END = 0, 1, 2
@@ -51,8 +50,15 @@ JSB16_RANGES = {"soprano": (60, 81), "alto": (52, 74), "tenor": (46, 69), "bass"
 STEPS_PER_QUARTER = 4
 TICKS_PER_QUARTER = 480
 TICKS_PER_STEP = TICKS_PER_QUARTER // STEPS_PER_QUARTER
-CHOIR_AAHS = 52  # General MIDI program, counted from 0
 VELOCITIES = {"soprano": 88, "alto": 76, "tenor": 76, "bass": 82}  # the melody in front, the ground under it
+
+# What a track may be called, by the first words of its name in lower case; voices of other names have no other.
+_ALIASES = {
+    "soprano": ("soprano", "sopran", "s", "s.", "treble", "discant", "cantus"),
+    "alto": ("alto", "alt", "a", "a."),
+    "tenor": ("tenor", "t", "t."),
+    "bass": ("bass", "basso", "b", "b.", "bassus"),
+}
 
 
 class Note(NamedTuple):
@@ -67,13 +73,13 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True)
 class Grid:
-    """A four-part piece on a grid, columns soprano, alto, tenor, bass.
+    """A piece on a grid, one column for every voice, high voice first.
 
     Attributes
     ----------
-    pitch : np.ndarray [shape=(T, 4)], int32
+    pitch : np.ndarray [shape=(T, n_voices)], int32
         MIDI pitch, -1 for a rest.
-    onset : np.ndarray [shape=(T, 4)], bool
+    onset : np.ndarray [shape=(T, n_voices)], bool
         Where a note begins (never in a rest).
     fermata : np.ndarray [shape=(T,)], bool
         Where a chord with a fermata begins.
@@ -85,19 +91,6 @@ class Grid:
     onset: npt.NDArray[np.bool_]
     fermata: npt.NDArray[np.bool_]
     ended: bool = True
-
-    def notes(self, *, transpose: int = 0) -> Iterator[Note]:
-        """The notes by voice and time, `TICKS_PER_QUARTER` ticks a quarter; tracks are numbered as in `VOICES`."""
-        for voice, name in enumerate(VOICES):
-            pitch = self.pitch[:, voice]
-            starts = np.flatnonzero(self.onset[:, voice])
-            stops = np.flatnonzero(self.onset[:, voice] | (pitch == REST))
-            stops = np.append(stops, len(pitch))
-            ends = stops[np.searchsorted(stops, starts, side="right")]
-            for start, end, sounds in zip(starts.tolist(), ends.tolist(), pitch[starts].tolist(), strict=True):
-                yield Note(
-                    start * TICKS_PER_STEP, (end - start) * TICKS_PER_STEP, sounds + transpose, VELOCITIES[name], voice
-                )
 
 
 @dataclass(frozen=True)
@@ -155,20 +148,50 @@ class Voices:
         return None if low > high else min(max(0, low), high)
 
 
-@dataclass(frozen=True)
-class VoiceGrid:
-    """Four voices on a grid of sixteenths.
+def slot_order(voices: Sequence[str]) -> tuple[str, ...]:
+    """Voices as the slots of a frame: the outer ones are drawn first, then what fits between them, from high to low."""
+    return tuple(voices[:1]) + tuple(voices[1:][-1:]) + tuple(voices[1:-1])
 
-    With `hold` (the encoding of the chorales) a frame has five slots: *flag* {0 nothing, 1 a fermata begins, 2 end},
-    then soprano, bass, alto and tenor, each {0 hold, 1 rest, 2 + i: onset of pitch `lowest_pitch` + i}; one frame with
-    the flag *end* (and holds) follows the last one. Without it (the encoding of the JSB benchmark) there are the four
-    voices only, each {0 silent, 1 + i: pitch `lowest_pitch` + i}, and a repeated note cannot be told from a held one.
+
+SLOT_ORDER = slot_order(VOICES)
+COLUMNS = tuple(VOICES.index(name) for name in SLOT_ORDER)
+
+
+def default_ranges(
+    voices: Sequence[str], hold: bool = True, lowest_pitch: int = 36, num_pitches: int = 46
+) -> dict[str, tuple[int, int]]:
+    """Ranges of voices where nothing is said about them.
+
+    Those of the chorales (or of the JSB benchmark) for the four voices of a choir; for others, windows on the
+    vocabulary as wide as two of ``n_voices + 1`` equal parts, at equal distances from high to low.
+    """
+    if tuple(voices) == VOICES:
+        return dict(CHORALE_RANGES if hold else JSB16_RANGES)
+    last = num_pitches - 1
+    width = last if len(voices) == 1 else round(2 * last / (len(voices) + 1))
+    found = {}
+    for below, voice in enumerate(reversed(voices)):
+        low = lowest_pitch + round(below * (last - width) / max(1, len(voices) - 1))
+        found[voice] = (low, low + width)
+    return {voice: found[voice] for voice in voices}
+
+
+@dataclass(frozen=True)
+class VoiceGrid(Encoding):
+    """Voices on a grid of sixteenths.
+
+    With `hold` (the encoding of the chorales) a frame has a slot *flag* {0 nothing, 1 a fermata begins, 2 end}, then
+    one for every voice, the first and the last, then those between from high to low (soprano, bass, alto, tenor), each
+    {0 hold, 1 rest, 2 + i: onset of pitch `lowest_pitch` + i}; one frame with the flag *end* (and holds) follows the
+    last one. Without it (the encoding of the JSB benchmark) there are the voices only, each {0 silent, 1 + i: pitch
+    `lowest_pitch` + i}, and a repeated note cannot be told from a held one.
 
     Attributes
     ----------
     hold : bool
     ranges : dict of voice to (low, high)
         MIDI pitches that the model has heard from the voice: samples stay inside, prompts are transposed into them.
+        Voices other than those of a choir are also looked for there (see `read_voices`).
     starts : sequence of (meter, pickup in sixteenths, weight)
         How pieces begin; without a condition one of them is drawn.
     keys : sequence of (tonic, mode, weight)
@@ -176,25 +199,51 @@ class VoiceGrid:
     tempo : float
         Quarters a minute of what is sampled.
     lowest_pitch, num_pitches, steps_per_quarter : int
+    voices : sequence of str
+        Names of 1 to 8 voices, from high to low. A track whose name begins so (in any case) is that voice.
+
+    Raises
+    ------
+    ValueError
+        Voices that are not 1 to 8 different names, or without a range each; a vocabulary beyond MIDI's pitches.
     """
 
+    name: ClassVar[str] = "voice_grid"
+
     hold: bool = True
-    ranges: Mapping[str, tuple[int, int]] = field(default_factory=lambda: dict(CHORALE_RANGES))
+    ranges: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     starts: Sequence[tuple[str, int, float]] = (("4/4", 4, 0.66), ("4/4", 0, 0.23), ("3/4", 0, 0.07), ("3/4", 4, 0.04))
     keys: Sequence[tuple[int, str, float]] = CHORALE_KEYS
     tempo: float = 80.0
     lowest_pitch: int = 36
     num_pitches: int = 46
     steps_per_quarter: int = 4
+    voices: Sequence[str] = VOICES
+
+    def __post_init__(self) -> None:
+        voices = tuple(self.voices)
+        named = all(isinstance(name, str) and name.split() and name.isprintable() for name in voices)
+        if not named or not 1 <= len({str(name).lower() for name in voices}) == len(voices) <= MAX_VOICES:
+            raise ValueError(f"voices: expected 1 to {MAX_VOICES} different names, got {self.voices!r}")
+        object.__setattr__(self, "voices", voices)
+        if not self.ranges:
+            ranges = default_ranges(voices, self.hold, self.lowest_pitch, self.num_pitches)
+            object.__setattr__(self, "ranges", ranges)
+        if set(self.ranges) != set(voices):
+            raise ValueError(f"ranges: expected a range for each of {list(voices)}, got {self.ranges!r}")
+        if not 0 <= self.lowest_pitch < self.lowest_pitch + self.num_pitches <= 128:
+            raise ValueError(
+                f"num_pitches: expected pitches from 0 to 127, got {self.num_pitches} from {self.lowest_pitch}"
+            )
 
     # -- the JSON form -----------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, with its ``name``."""
-        return {
-            "name": "voice_grid",
+        made = {
+            "name": self.name,
             "hold": self.hold,
-            "ranges": {voice: list(self.ranges[voice]) for voice in VOICES},
+            "ranges": {voice: list(self.ranges[voice]) for voice in self.voices},
             "starts": [list(start) for start in self.starts],
             "keys": [list(key) for key in self.keys],
             "tempo": self.tempo,
@@ -202,12 +251,15 @@ class VoiceGrid:
             "num_pitches": self.num_pitches,
             "steps_per_quarter": self.steps_per_quarter,
         }
+        if self.voices != VOICES:  # without it, whoever knows four voices only can read the form
+            made["voices"] = list(self.voices)
+        return made
 
     @classmethod
     def from_dict(cls, encoding: Mapping[str, Any]) -> VoiceGrid:
-        """Build from the JSON form; keys that are missing take their defaults, a mistake is a `WeightsError`."""
         known = {
             "name", "hold", "ranges", "starts", "keys", "tempo", "lowest_pitch", "num_pitches", "steps_per_quarter",
+            "voices",
         }  # fmt: skip
         if encoding.get("name") != "voice_grid":
             raise WeightsError(f"encoding.name: expected 'voice_grid', got {encoding.get('name')!r}")
@@ -217,13 +269,20 @@ class VoiceGrid:
         hold = encoding.get("hold", True)
         if not isinstance(hold, bool):
             raise WeightsError(f"encoding.hold: expected true or false, got {hold!r}")
-        lowest = _integer(encoding, "lowest_pitch", 0, 127, 36)
-        count = _integer(encoding, "num_pitches", 1, 128 - lowest, 46)
-        ranges = encoding.get("ranges", CHORALE_RANGES if hold else JSB16_RANGES)
-        if not isinstance(ranges, Mapping) or set(ranges) != set(VOICES):
-            raise WeightsError(f"encoding.ranges: expected a range for each of {list(VOICES)}, got {ranges!r}")
+        lowest = whole(encoding, "lowest_pitch", 0, 127, 36)
+        count = whole(encoding, "num_pitches", 1, 128 - lowest, 46)
+        voices = encoding.get("voices", VOICES)
+        if not isinstance(voices, list | tuple):
+            raise WeightsError(f"encoding.voices: expected a list of names, got {voices!r}")
+        try:
+            default = cls(hold, lowest_pitch=lowest, num_pitches=count, voices=voices).ranges
+        except ValueError as error:
+            raise WeightsError(f"encoding.{error}") from None
+        ranges = encoding.get("ranges", default)
+        if not isinstance(ranges, Mapping) or set(ranges) != set(voices):
+            raise WeightsError(f"encoding.ranges: expected a range for each of {list(voices)}, got {ranges!r}")
         checked = {}
-        for voice in VOICES:
+        for voice in voices:
             pair = ranges[voice]
             if not (
                 isinstance(pair, list | tuple)
@@ -271,7 +330,7 @@ class VoiceGrid:
         tempo = encoding.get("tempo", 80.0)
         if type(tempo) not in (int, float) or not 10 <= tempo <= 1000:
             raise WeightsError(f"encoding.tempo: expected 10 to 1000 quarters a minute, got {tempo!r}")
-        steps = _integer(encoding, "steps_per_quarter", 4, 4, 4)
+        steps = whole(encoding, "steps_per_quarter", 4, 4, 4)
         return cls(
             hold,
             checked,
@@ -281,6 +340,7 @@ class VoiceGrid:
             lowest,
             count,
             steps,
+            tuple(voices),
         )
 
     def check(self, config: RecurrentConfig) -> None:
@@ -301,11 +361,36 @@ class VoiceGrid:
 
     # -- the vocabulary ----------------------------------------------------------------------------------------------
 
+    @cached_property
+    def encoder(self) -> _core.VoiceGrid:
+        return _core.VoiceGrid(
+            [
+                (voice, list(_ALIASES.get(voice, (voice,))), *CHORALE_RANGES.get(voice, self.ranges[voice]))
+                for voice in self.voices
+            ],
+            self.hold,
+            self.lowest_pitch,
+            self.num_pitches,
+            round(60e6 / self.tempo),
+        )
+
+    @property
+    def vocab_size(self) -> int:
+        return self.first_pitch + self.num_pitches
+
+    def describe(self, token: int) -> str:
+        """What a token means in the slot of a voice."""
+        if not 0 <= token < self.vocab_size:
+            raise ValueError(f"token: expected 0 to {self.vocab_size - 1}, got {token}")
+        if token >= self.first_pitch:
+            return f"pitch {self.lowest_pitch + token - self.first_pitch}"
+        return "rest" if token == self.rest else "hold"
+
     @property
     def slots(self) -> list[dict[str, Any]]:
         """The slots of a frame in order, as `RecurrentConfig` wants them (without heads)."""
-        voice = {"size": self.first_pitch + self.num_pitches, "first_pitch": self.first_pitch}
-        voices = [{"name": name, **voice, "hold": 0 if self.hold else None} for name in SLOT_ORDER]
+        voice = {"size": self.vocab_size, "first_pitch": self.first_pitch}
+        voices = [{"name": name, **voice, "hold": 0 if self.hold else None} for name in slot_order(self.voices)]
         if not self.hold:
             return voices
         return [{"name": "flag", "size": FLAGS, "first_pitch": None, "hold": None}, *voices]
@@ -322,12 +407,12 @@ class VoiceGrid:
 
     @property
     def first_voice(self) -> int:
-        """Number of slots before the soprano's."""
+        """Number of slots before that of the first voice."""
         return 1 if self.hold else 0
 
     @property
     def num_slots(self) -> int:
-        return 4 + self.first_voice
+        return len(self.voices) + self.first_voice
 
     @property
     def stop(self) -> tuple[int, int] | None:
@@ -337,13 +422,12 @@ class VoiceGrid:
     @property
     def given_sizes(self) -> dict[str, int]:
         """Name and number of ids of every given feature that a model of this encoding may have."""
-        size = self.first_pitch + self.num_pitches
         return {
             "position": UNKNOWN_POSITION + 1,
             "bar_length": len(METERS) + 2,
             "mode": len(MODES) + 1,
             "tonic": 13,
-            "soprano_next": size + 1,
+            "soprano_next": self.vocab_size + 1,
             "soprano_wait": len(WAIT_BUCKETS) + 2,
         }
 
@@ -361,9 +445,9 @@ class VoiceGrid:
 
         Parameters
         ----------
-        pitch : array-like of int [shape=(T, 4)]
-            MIDI pitches of soprano, alto, tenor, bass; -1 for a rest.
-        onset : array-like of bool [shape=(T, 4)], optional
+        pitch : array-like of int [shape=(T, n_voices)]
+            MIDI pitches, high voice first (soprano, alto, tenor, bass); -1 for a rest.
+        onset : array-like of bool [shape=(T, n_voices)], optional
             Where notes begin; None: where the pitch changes. A change of pitch is an onset in any case.
         fermata : array-like of bool [shape=(T,)], optional
         end : bool
@@ -371,86 +455,40 @@ class VoiceGrid:
 
         Returns
         -------
-        tokens : np.ndarray [shape=(T + 1, 5) or (T, 4)], int32
+        tokens : np.ndarray [shape=(T + 1, 1 + n_voices) or (T, n_voices)], int32
 
         Raises
         ------
         ValueError
             A shape is wrong, or a pitch is outside the vocabulary; the message gives frame, voice and pitch.
         """
-        pitch = np.asarray(pitch, np.int32)
-        if pitch.ndim != 2 or pitch.shape[1] != 4:
-            raise ValueError(f"pitch: expected shape (T, 4), got {pitch.shape}")
-        highest = self.lowest_pitch + self.num_pitches - 1
-        wrong = (pitch != REST) & ((pitch < self.lowest_pitch) | (pitch > highest))
-        if wrong.any():
-            frame, voice = np.argwhere(wrong)[0]
-            raise ValueError(
-                f"pitch: expected {self.lowest_pitch} to {highest} or -1 (rest), got {pitch[frame, voice]} "
-                f"({VOICES[voice]}, frame {frame})"
-            )
-        frames = len(pitch)
-        tokens = np.where(pitch == REST, self.rest, pitch - self.lowest_pitch + self.first_pitch)
-        if not self.hold:
-            return np.ascontiguousarray(tokens[:, COLUMNS], np.int32)
-        before = np.concatenate([np.full((1, 4), REST - 1), pitch[:-1]])[:frames]
-        begins = pitch != before
-        if onset is not None:
-            onset = np.asarray(onset, bool)
-            if onset.shape != pitch.shape:
-                raise ValueError(f"onset: expected shape {pitch.shape}, got {onset.shape}")
-            begins |= onset & (pitch != REST)
-        out = np.zeros((frames + bool(end), 5), np.int32)
-        out[:frames, 1:] = np.where(begins, tokens, 0)[:, COLUMNS]
-        if fermata is not None:
-            fermata = np.asarray(fermata, bool)
-            if fermata.shape != (frames,):
-                raise ValueError(f"fermata: expected shape {(frames,)}, got {fermata.shape}")
-            out[:frames, 0] = np.where(fermata, FERMATA, NO_FLAG)
-        if end:
-            out[frames, 0] = END
-        return out
+        pitch = np.ascontiguousarray(pitch, np.int32)
+        if pitch.ndim != 2 or pitch.shape[1] != len(self.voices):
+            raise ValueError(f"pitch: expected shape (T, {len(self.voices)}), got {pitch.shape}")
+        onset, fermata = _flags("onset", onset, pitch.shape), _flags("fermata", fermata, pitch.shape[:1])
+        return self.encoder.tokens(pitch, onset, fermata, end)
 
     def tokens_to_grid(self, tokens: npt.ArrayLike) -> Grid:
         """The inverse of `grid_to_tokens`; whatever follows the end is left out, a hold of nothing is a rest."""
-        tokens = self._tokens(tokens)
-        if not self.hold:
-            pitch = np.empty((len(tokens), 4), np.int32)
-            pitch[:, COLUMNS] = np.where(tokens == self.rest, REST, tokens - self.first_pitch + self.lowest_pitch)
-            before = np.concatenate([np.full((1, 4), REST, np.int32), pitch[:-1]])[: len(pitch)]
-            return Grid(pitch, (pitch != before) & (pitch != REST), np.zeros(len(pitch), bool))
-        ends = np.flatnonzero(tokens[:, 0] == END)
-        if len(ends):
-            tokens = tokens[: ends[0]]
-        frames = len(tokens)
-        voices = np.empty((frames, 4), np.int32)
-        voices[:, COLUMNS] = tokens[:, 1:]
-        # Index of the last frame that was not a hold, by voice; -1 before there was one.
-        last = np.maximum.accumulate(np.where(voices != 0, np.arange(frames)[:, None], -1), axis=0)
-        sounding = np.where(last >= 0, np.take_along_axis(voices, np.maximum(last, 0), axis=0), self.rest)
-        pitch = np.where(sounding == self.rest, REST, sounding - self.first_pitch + self.lowest_pitch)
-        return Grid(pitch.astype(np.int32), voices >= self.first_pitch, tokens[:, 0] == FERMATA, bool(len(ends)))
+        return Grid(*self.encoder.grid(self.checked(tokens)))
 
-    def _tokens(self, tokens: npt.ArrayLike) -> Ints:
+    def checked(self, tokens: npt.ArrayLike) -> Ints:
+        """`tokens` as contiguous int32; a `ValueError` where one is outside the vocabulary, or the shape is wrong."""
         tokens = np.asarray(tokens)
         if tokens.ndim != 2 or tokens.shape[1] != self.num_slots or not np.issubdtype(tokens.dtype, np.integer):
             raise ValueError(
                 f"tokens: expected integers of shape (n_frames, {self.num_slots}), got {tokens.dtype} {tokens.shape}"
             )
-        sizes = np.array([slot["size"] for slot in self.slots])
-        wrong = (tokens < 0) | (tokens >= sizes)
-        if wrong.any():
-            frame, slot = np.argwhere(wrong)[0]
-            raise ValueError(
-                f"tokens: expected 0 to {sizes[slot] - 1} for the {self.slots[slot]['name']}, "
-                f"got {tokens[frame, slot]} (frame {frame})"
-            )
-        return tokens.astype(np.int32, copy=False)
+        if tokens.dtype != np.int32:
+            tokens = np.clip(tokens.astype(np.int64), -(2**31), 2**31 - 1)  # what is outside stays outside
+        tokens = np.ascontiguousarray(tokens, np.int32)
+        self.encoder.check(tokens)
+        return tokens
 
     # -- scores ------------------------------------------------------------------------------------------------------
 
     def fit(self, voices: Voices, what: str = "score") -> int:
-        """Semitones by which `voices` (four, or the soprano alone) must go up to lie where the model knows them.
+        """Semitones by which `voices` (all, or the first alone) must go up to lie where the model knows them.
 
         0 where every voice is in its range already; the smallest shift that brings them there; failing that, the
         smallest one into the vocabulary.
@@ -460,15 +498,15 @@ class VoiceGrid:
         ValueError
             The voices are too far apart for any; the message names `what`, the voice, its pitches and its range.
         """
-        names = VOICES[: voices.pitch.shape[1]]
-        whole = (self.lowest_pitch, self.lowest_pitch + self.num_pitches - 1)
-        for ranges in ([self.ranges[name] for name in names], [whole for _ in names]):
+        names = self.voices[: voices.pitch.shape[1]]
+        everything = (self.lowest_pitch, self.lowest_pitch + self.num_pitches - 1)
+        for ranges in ([self.ranges[name] for name in names], [everything for _ in names]):
             shift = voices.transposition(ranges)
             if shift is not None:
                 return shift
         sounding = voices.pitch[voices.pitch != REST]
         raise ValueError(
-            f"{what}: expected pitches within {whole[1] - whole[0]} semitones, "
+            f"{what}: expected pitches within {everything[1] - everything[0]} semitones, "
             f"got {int(sounding.min())} to {int(sounding.max())}"
         )
 
@@ -500,27 +538,22 @@ class VoiceGrid:
         Returns
         -------
         Score
-            Four tracks, Soprano, Alto, Tenor and Bass, 480 ticks a quarter; fermatas are markers, so that encoding the
-            score gives the same tokens.
+            A track for every voice (Soprano, Alto, Tenor and Bass), 480 ticks a quarter; fermatas are markers, so that
+            encoding the score gives the same tokens.
         """
-        grid = self.tokens_to_grid(tokens)
-        signatures = [(0, meter.numerator, meter.denominator)]
-        first = _fraction(meter.pickup)
-        if 0 < first[0] <= 255:  # a time signature cannot say more
-            signatures = [(0, *first), (meter.pickup * TICKS_PER_STEP, meter.numerator, meter.denominator)]
-        return Score(
-            list(grid.notes(transpose=transpose)),
-            ticks_per_quarter=TICKS_PER_QUARTER,
-            tempos=[(0, round(60e6 / (tempo or self.tempo)))],
-            time_signatures=signatures,
-            key_signatures=[] if key is None else [(0, _sharps(*key), int(key[1] == "minor"))],
-            tracks=[Track(name.capitalize(), CHOIR_AAHS) for name in VOICES],
-            texts=[
-                Text(frame * TICKS_PER_STEP, "marker", FERMATA_MARKER)
-                for frame in np.flatnonzero(grid.fermata).tolist()
-            ],
-            provenance=provenance,
+        score = Score._of_tables(
+            self.encoder.decode_as(
+                self.checked(tokens),
+                meter.numerator,
+                meter.denominator,
+                meter.pickup,
+                round(60e6 / (tempo or self.tempo)),
+                None if key is None else (_sharps(*key), int(key[1] == "minor")),
+                transpose,
+            )
         )
+        score.provenance = dict(provenance or {})
+        return score
 
     # -- what the model may be told ----------------------------------------------------------------------------------
 
@@ -600,7 +633,7 @@ class VoiceGrid:
         after = np.where(begins, np.arange(n_frames), last)
         after = np.minimum.accumulate(after[::-1])[::-1]
         following = np.concatenate([after[1:], [last]])
-        none_left = self.first_pitch + self.num_pitches
+        none_left = self.vocab_size
         token = np.where(begins[following], soprano[following], none_left)
         wait = following - np.arange(n_frames)
         return token.astype(np.int32), (1 + np.searchsorted(WAIT_BUCKETS, wait, side="right")).astype(np.int32)
@@ -608,17 +641,9 @@ class VoiceGrid:
 
 # -- voices in a score -------------------------------------------------------------------------------------------------
 
-FERMATA_MARKER = b"fermata"
-_NAMES = {
-    "soprano": ("soprano", "sopran", "s", "s.", "treble", "discant", "cantus"),
-    "alto": ("alto", "alt", "a", "a."),
-    "tenor": ("tenor", "t", "t."),
-    "bass": ("bass", "basso", "b", "b.", "bassus"),
-}
 
-
-def read_voices(score: Score, what: str = "score") -> Voices:
-    """Four voices out of a score.
+def read_voices(score: Score, what: str = "score", *, encoding: VoiceGrid | None = None) -> Voices:
+    """The voices of a score.
 
     Tracks (or channels) named soprano, alto, tenor and bass are those voices. Otherwise four tracks that play one note
     at a time are the voices, by their mean pitch. Otherwise all notes are shared out among four voices, chord by chord:
@@ -629,30 +654,18 @@ def read_voices(score: Score, what: str = "score") -> Voices:
     score : Score
     what : str
         Stands for the score in messages.
+    encoding : VoiceGrid, optional
+        Whose voices they are; None: the four voices of a choir. Sharing out n voices takes n 2^n steps a chord.
 
     Raises
     ------
     ValueError
         There are no notes, or more than four sound at once; the message gives bar, tick and their number.
     """
-    reader = _Reader(score, what)
-    parts = reader.parts()
-    named = reader.named(parts)
-    if len(named) == 4:
-        if len(parts) > 4:
-            reader.issues.append(f"{len(parts) - 4} of {len(parts)} parts were left out: they are not voices by name")
-        chosen = [reader.melody(named[name]) for name in VOICES]
-    else:
-        chosen = [reader.melody(part) for part in parts] if len(parts) == 4 else []
-    if not chosen or any(voice is None for voice in chosen):
-        return reader.voices(reader.shared(np.concatenate(parts)))
-    voices = [voice for voice in chosen if voice is not None]
-    if len(named) < 4:
-        voices.sort(key=lambda v: -float(np.average(v["pitch"], weights=v["end"] - v["start"])))
-    return reader.voices(voices)
+    return _found(score, what, CHORALE if encoding is None else encoding, melody=False)
 
 
-def read_melody(score: Score, what: str = "score") -> Voices:
+def read_melody(score: Score, what: str = "score", *, encoding: VoiceGrid | None = None) -> Voices:
     """One voice out of a score, the soprano: the part of that name, or the highest part, or the highest of four voices.
 
     Raises
@@ -660,158 +673,29 @@ def read_melody(score: Score, what: str = "score") -> Voices:
     ValueError
         As `read_voices`, where no part is a melody by itself.
     """
-    reader = _Reader(score, what)
-    parts = reader.parts()
-    part = reader.named(parts).get("soprano")
-    if part is None:
-        part = max(parts, key=lambda p: float(np.average(p["pitch"], weights=p["end"] - p["start"])))
-    melody = reader.melody(part)
-    if melody is None:
-        melody = next(voice for voice in reader.shared(np.concatenate(parts)) if len(voice))
-    return reader.voices([melody])
+    return _found(score, what, CHORALE if encoding is None else encoding, melody=True)
 
 
-# A note on the grid (in sixteenths), where it was (in ticks), and what the grid could not hold of it.
-_STEP_NOTE = np.dtype(
-    [("start", "i8"), ("end", "i8"), ("pitch", "i4"), ("part", "i4"), ("tick", "i8"), ("off", "f8"), ("short", "?")]
-)
+def _found(score: Score, what: str, encoding: VoiceGrid, *, melody: bool) -> Voices:
+    found = encoding.encoder.find(melody, *score._tables())
+    bars = _Bars(score)
+    if len(found) == 2:
+        problem, tick = found
+        where = "" if tick is None else f"bar {bars.number(tick)}, tick {tick}: "
+        raise ValueError(f"{what}: {where}{problem}")
+    pitch, onset, fermata, first_step, issues = found
+    position, meter = bars.meter(first_step, len(pitch))
+    tempos = score.tempos
+    tempo = 6e7 / int(tempos["microseconds_per_quarter"][0]) if len(tempos) else 120.0
+    return Voices(pitch, onset, fermata, position, meter, tempo, tuple(issues))
 
 
-class _Reader:
-    """The notes of a score on the grid, part by part, and what had to be changed to get them there."""
+class _Bars:
+    """Where the bars of a score begin."""
 
-    def __init__(self, score: Score, what: str) -> None:
-        self.what = what
+    def __init__(self, score: Score) -> None:
         self.score = score
         self.ticks = score.ticks_per_quarter
-        self.issues: list[str] = []
-        notes = score.notes[score.notes["channel"] != DRUM_CHANNEL]
-        if not len(notes):
-            raise ValueError(f"{what}: expected notes of four voices, got none")
-        self.notes = np.empty(len(notes), _STEP_NOTE)
-        self.notes["tick"], self.notes["pitch"] = notes["start"], notes["pitch"]
-        self.notes["part"] = notes["track"] * 16 + notes["channel"]
-        self.notes["start"] = self._steps(notes["start"])
-        end = self._steps(notes["start"] + notes["duration"])
-        self.notes["end"] = np.maximum(end, self.notes["start"] + 1)
-        off = np.abs(self.notes["start"] * self.ticks - notes["start"] * STEPS_PER_QUARTER)
-        self.notes["off"], self.notes["short"] = off / self.ticks, end <= self.notes["start"]
-
-    def _steps(self, ticks: Any) -> Any:
-        return (2 * STEPS_PER_QUARTER * ticks + self.ticks) // (2 * self.ticks)  # to the nearest, halves up
-
-    def parts(self) -> list[Any]:
-        """Notes by track and channel, each in time order (from high to low where together)."""
-        order = np.lexsort((-self.notes["end"], -self.notes["pitch"], self.notes["start"], self.notes["part"]))
-        notes = self.notes[order]
-        place = notes[["start", "pitch", "part"]]
-        repeated = np.concatenate([[False], place[1:] == place[:-1]])
-        if repeated.any():
-            self.issues.append(f"{np.count_nonzero(repeated)} notes that another one doubles were left out")
-            notes = notes[~repeated]
-        borders = np.flatnonzero(np.diff(notes["part"])) + 1
-        return [np.asarray(part) for part in np.split(notes, borders)]
-
-    def named(self, parts: Sequence[Any]) -> dict[str, Any]:
-        """Parts by voice, where a track's name says which voice it is and no other track says the same."""
-        tracks = self.score.tracks
-        found: dict[str, list[Any]] = {voice: [] for voice in VOICES}
-        for part in parts:
-            words = tracks[int(part["part"][0]) // 16].name.strip().lower().split()
-            for voice, names in _NAMES.items():
-                if words and words[0] in names:
-                    found[voice].append(part)
-        return {voice: of[0] for voice, of in found.items() if len(of) == 1}
-
-    def melody(self, part: Any) -> Any | None:
-        """`part` if it plays one note at a time; what overlaps by no more than a sixteenth is cut."""
-        start, end = part["start"], part["end"]
-        over = end[:-1] - start[1:]
-        if (start[1:] == start[:-1]).any() or (over > 1).any():
-            return None
-        if (over > 0).any():
-            part = part.copy()
-            part["end"][:-1] = np.minimum(end[:-1], start[1:])
-            self.issues.append(f"{np.count_nonzero(over > 0)} notes were cut where the next one of their voice begins")
-        return part
-
-    def shared(self, notes: Any) -> list[Any]:
-        """All notes, shared out among four voices."""
-        notes = notes[np.lexsort((-notes["pitch"], notes["start"]))]
-        last = [float(sum(CHORALE_RANGES[voice])) / 2 for voice in VOICES]  # where a voice that has not sung yet waits
-        busy_until = [0, 0, 0, 0]
-        sounding = [0, 0, 0, 0]
-        given: list[list[int]] = [[], [], [], []]
-        starts = notes["start"].tolist()
-        pitches, ends = notes["pitch"].tolist(), notes["end"].tolist()
-        at = 0
-        while at < len(starts):
-            now = starts[at]
-            upto = at
-            while upto < len(starts) and starts[upto] == now:
-                upto += 1
-            held = [v for v in range(4) if busy_until[v] > now]
-            free = [v for v in range(4) if busy_until[v] <= now]
-            if upto - at > len(free):
-                tick = int(notes["tick"][at])
-                raise ValueError(
-                    f"{self.what}: bar {self._bar(tick)}, tick {tick}: expected at most 4 notes at once, "
-                    f"got {upto - at + len(held)}"
-                )
-
-            def cost(voices: Sequence[int], now: int = now, first: int = at, held: Sequence[int] = held) -> float:
-                total = 0.0
-                placed = [(v, sounding[v]) for v in held]
-                for i, v in enumerate(voices):
-                    pitch = pitches[first + i]
-                    low, high = CHORALE_RANGES[VOICES[v]]
-                    total += abs(pitch - last[v]) + 12 * max(0, low - pitch, pitch - high)
-                    total += 5.0 * (busy_until[v] != now)  # rather a voice that goes on than one that comes in
-                    # A crossing costs more than any leap: with four notes together, the order of pitch decides.
-                    total += sum(1000.0 for w, p in placed if (p - pitch) * (v - w) < 0)
-                    placed.append((v, pitch))
-                return total
-
-            best = min(permutations(free, upto - at), key=cost)
-            for i, voice in enumerate(best):
-                given[voice].append(at + i)
-                busy_until[voice], sounding[voice], last[voice] = ends[at + i], pitches[at + i], pitches[at + i]
-            at = upto
-        return [notes[rows] for rows in given]
-
-    def voices(self, voices: Sequence[Any]) -> Voices:
-        """The grid of the voices' notes, from the first onset to the last end."""
-        used = np.concatenate(voices)
-        off, short = used["off"], np.count_nonzero(used["short"])
-        if off.any():
-            self.issues.append(
-                f"{np.count_nonzero(off)} of {len(used)} notes do not begin on a sixteenth and were moved there, "
-                f"by at most {off.max():.2f} of one"
-            )
-        if short:
-            self.issues.append(f"{short} of {len(used)} notes are shorter than a sixteenth and were made one long")
-        begin = min(int(v["start"].min()) for v in voices if len(v))
-        frames = max(int(v["end"].max()) for v in voices if len(v)) - begin
-        if frames > MAX_STEPS:
-            raise ValueError(f"{self.what}: expected at most {MAX_STEPS} sixteenths, got {frames}")
-        pitch = np.full((frames, len(voices)), REST, np.int32)
-        onset = np.zeros((frames, len(voices)), bool)
-        for column, notes in enumerate(voices):
-            for start, end, sounds in zip(
-                (notes["start"] - begin).tolist(), (notes["end"] - begin).tolist(), notes["pitch"].tolist(), strict=True
-            ):
-                pitch[start:end, column] = sounds
-                onset[start, column] = True
-        fermata = np.zeros(frames, bool)
-        for text in self.score.texts:
-            if text.kind == "marker" and text.data.strip().lower() == FERMATA_MARKER:
-                frame = int(self._steps(text.time)) - begin
-                if 0 <= frame < frames:
-                    fermata[frame] = True
-        position, meter = self._meter(begin, frames)
-        tempos = self.score.tempos
-        tempo = 6e7 / int(tempos["microseconds_per_quarter"][0]) if len(tempos) else 120.0
-        return Voices(pitch, onset, fermata, position, meter, tempo, tuple(self.issues))
 
     def _segments(self) -> list[tuple[int, int, int, int]]:
         """(first tick, numerator, denominator, ticks into a bar at that tick) of every time signature."""
@@ -828,8 +712,8 @@ class _Reader:
                 found[0] = (0, found[1][1], found[1][2], bar - first)
         return found
 
-    def _bar_and_place(self, tick: int) -> tuple[int, int]:
-        """Number of the bar, from 1 (a pickup is bar 0), and ticks from its beginning."""
+    def number(self, tick: int) -> int:
+        """Number of the bar, from 1; a pickup is bar 0."""
         bar = 1
         segments = self._segments()
         for i, (begin, numerator, denominator, into) in enumerate(segments):
@@ -838,14 +722,12 @@ class _Reader:
                 bar = 0
             end = segments[i + 1][0] if i + 1 < len(segments) else tick + 1
             if tick < end or i + 1 == len(segments):
-                return bar + (tick - begin + into) // length, (tick - begin + into) % length
+                return bar + (tick - begin + into) // length
             bar += -(-(end - begin + into) // length)
         raise AssertionError("unreachable")
 
-    def _bar(self, tick: int) -> int:
-        return self._bar_and_place(tick)[0]
-
-    def _meter(self, begin: int, frames: int) -> tuple[Ints, Meter]:
+    def meter(self, begin: int, frames: int) -> tuple[Ints, Meter]:
+        """Sixteenth inside the bar of every frame, and the time signature at the end."""
         segments = self._segments()
         ticks = (np.arange(begin, begin + frames) * self.ticks) // STEPS_PER_QUARTER
         position = np.empty(frames, np.int32)
@@ -859,12 +741,13 @@ class _Reader:
         return position, Meter(current[1], current[2], (meter.bar_length - place) % meter.bar_length)
 
 
-def _fraction(sixteenths: int) -> tuple[int, int]:
-    """A time signature for a bar of so many sixteenths."""
-    denominator = 16
-    while sixteenths and sixteenths % 2 == 0 and denominator > 4:
-        sixteenths, denominator = sixteenths // 2, denominator // 2
-    return sixteenths, denominator
+def _flags(name: str, values: npt.ArrayLike | None, shape: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
+    if values is None:
+        return None
+    array = np.ascontiguousarray(values, bool)
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+    return array
 
 
 def _sharps(tonic: int, mode: str) -> int:
@@ -873,12 +756,5 @@ def _sharps(tonic: int, mode: str) -> int:
     return (major * 7 + 5) % 12 - 5
 
 
-JSB16 = VoiceGrid(hold=False, ranges=JSB16_RANGES)
+JSB16 = VoiceGrid(hold=False)
 CHORALE = VoiceGrid()
-
-
-def _integer(encoding: Mapping[str, Any], key: str, low: int, high: int, default: int) -> int:
-    value = encoding.get(key, default)
-    if type(value) is not int or not low <= value <= high:
-        raise WeightsError(f"encoding.{key}: expected an integer in [{low}, {high}], got {value!r}")
-    return value
