@@ -210,11 +210,12 @@ def test_the_version_is_written_once():
 
 PUBLIC = {
     "music": ["Audio", "Model", "Score", "build_info", "load", "models", "read_midi", "sample"],
+    "corpora": ["TokenStore", "encode_corpus"],
     "errors": ["CheckpointError", "DeviceError", "MidiError", "MusicgenExtError", "WeightsError"],
 }
 
 
-@pytest.mark.parametrize("name", [*PUBLIC["music"], *PUBLIC["errors"]])
+@pytest.mark.parametrize("name", [name for names in PUBLIC.values() for name in names])
 def test_public_name(name):
     assert hasattr(musicgen_ext, name)
     assert name in musicgen_ext.__all__

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from musicgen_ext import train as train
     from musicgen_ext.audio import Audio as Audio
     from musicgen_ext.audio import read_audio as read_audio
+    from musicgen_ext.corpus import TokenStore as TokenStore
+    from musicgen_ext.corpus import encode_corpus as encode_corpus
     from musicgen_ext.encodings import Note as Note
     from musicgen_ext.errors import CheckpointError as CheckpointError
     from musicgen_ext.errors import DeviceError as DeviceError
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "audio": ("Audio", "read_audio"),
+    "corpus": ("TokenStore", "encode_corpus"),
     "encodings": ("Note",),
     "errors": ("CheckpointError", "DeviceError", "MidiError", "MidiWarning", "MusicgenExtError", "WeightsError"),
     "midi": ("Score", "Track", "read_midi"),

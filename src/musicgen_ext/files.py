@@ -113,6 +113,19 @@ def _replace_regular(target: str, mode: int | None, chunks: Iterable[bytes | mem
     _sync_folder(folder)
 
 
+def lock(descriptor: int, path: str | os.PathLike[str]) -> None:
+    """Hold an open file alone until it is closed; an `OSError` about `path` if another process does."""
+    if sys.platform == "win32":
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OSError(errno.EBUSY, "another process is writing this", os.fspath(path)) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # a file system without locks
+            raise
+
+
 def _open_locked(temporary: str) -> int:
     """Open the temporary file for writing alone: two writers of one target must not share its bytes."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
