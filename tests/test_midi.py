@@ -895,17 +895,6 @@ def test_the_piano_roll_shows_every_note():
         plt.close("all")
 
 
-def test_bars_follow_the_time_signatures():
-    from musicgen_ext.pictures import _bars
-
-    score = mg.Score(
-        [(0, 480 * 14, 60)], time_signatures=[(0, 1, 4), (480, 3, 4), (480 * 7, 4, 4)]
-    )  # one beat before the first whole bar
-    ticks, labels = _bars(score)
-    assert (ticks / 480).tolist() == [0, 1, 4, 7, 11]
-    assert labels == ["1", "2", "3", "4", "5"]
-
-
 def test_the_notebook_picture_needs_no_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)

@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,23 +19,20 @@ from musicgen_ext import _core, files
 from musicgen_ext import provenance as provenance_text
 from musicgen_ext.errors import MidiError, MidiWarning
 from musicgen_ext.tables import (
-    CONTROL,
     EVENT,
-    KEY_SIGNATURE,
-    MAX_TIME,
-    MAX_TRACKS,
-    NOTE,
-    PITCH_BEND,
+    META,
+    META_NAME,
+    META_TEXT,
     PROGRAM,
-    TEMPO,
-    TIME_SIGNATURE,
-    Events,
-    column_of,
+    Columns,
     events_of,
     in_order,
     table_of,
     whole_number,
 )
+from musicgen_ext.tables import NOTE as NOTE
+from musicgen_ext.tables import Text as Text
+from musicgen_ext.timing import BarMap, TempoMap, from_beats, to_beats
 
 if TYPE_CHECKING:
     import mido
@@ -47,22 +44,7 @@ Array = npt.NDArray[Any]
 # Format, division, notes, events, payload, payload_ends, track_ends, as `_core` makes and takes them.
 _Tables = tuple[int, int, Array, Array, Array, Array, Array]
 
-DEFAULT_TEMPO = 500_000  # microseconds per quarter note where a file says nothing: 120 per minute
 DRUM_CHANNEL = 9
-
-_TEMPO, _TIME_SIGNATURE, _KEY_SIGNATURE, _TEXT = 0x51, 0x58, 0x59, 0x01
-_META_LENGTH = {_TEMPO: 3, _TIME_SIGNATURE: 4, _KEY_SIGNATURE: 2}
-_TEXT_KINDS = {
-    1: "text",
-    2: "copyright",
-    3: "track_name",
-    4: "instrument_name",
-    5: "lyric",
-    6: "marker",
-    7: "cue_point",
-    8: "program_name",
-    9: "device_name",
-}
 
 
 class Issue(NamedTuple):
@@ -71,21 +53,6 @@ class Issue(NamedTuple):
     message: str
     offset: int
     track: int | None
-
-
-class Text(NamedTuple):
-    """A text event. `kind`: text, copyright, track_name, instrument_name, lyric, marker, cue_point, program_name or
-    device_name; `data`: its bytes as they are in the file."""
-
-    time: int
-    kind: str
-    data: bytes
-    track: int = 0
-
-    @property
-    def text(self) -> str:
-        """`data` decoded as UTF-8, or as Latin-1 where it is not UTF-8; never raises."""
-        return _decoded(self.data)
 
 
 @dataclass(frozen=True)
@@ -103,7 +70,7 @@ class Track:
     is_drum: bool = False
 
 
-class Score:
+class Score(Columns):
     """Notes and events of a piece, in ticks.
 
     Parameters
@@ -272,7 +239,7 @@ class Score:
         _, division, notes, events, payload, payload_ends, ends = self._tables()
         if self.provenance:
             row = np.zeros(1, EVENT)
-            row["status"], row["data1"] = 0xFF, _TEXT
+            row["status"], row["data1"] = META, META_TEXT
             text = np.frombuffer(provenance_text.to_text(self.provenance), np.uint8)
             events = np.concatenate([row, events])
             payload = np.concatenate([text, payload])
@@ -301,68 +268,13 @@ class Score:
         return notes
 
     def _take_provenance(self) -> None:
-        rows = np.flatnonzero((self._events["status"] == 0xFF) & (self._events["data1"] == _TEXT))
+        rows = np.flatnonzero((self._events["status"] == META) & (self._events["data1"] == META_TEXT))
         for row in rows[self._events["track"][rows] == 0]:
             found = provenance_text.from_text(self._payload_of(row))
             if found is not None:
                 self.provenance = found
                 self._event_table = self._event_table.take(np.arange(len(self._events)) != row)
                 return
-
-    # -- the table of events -------------------------------------------------------------------------------------
-
-    def _payload_of(self, row: int) -> bytes:
-        index = int(np.count_nonzero(self._events["status"][:row] >= 0xF0))
-        begin = int(self._payload_ends[index - 1]) if index else 0
-        return self._payload[begin : int(self._payload_ends[index])].tobytes()
-
-    def _meta(self, kind: int) -> tuple[npt.NDArray[np.intp], Array]:
-        """Indices of the well-formed meta events of this kind, and their payloads, shape (n, length), uint8.
-
-        What is malformed (and among the issues) is in no column, but stays in the file.
-        """
-        with_payload = np.flatnonzero(self._events["status"] >= 0xF0)
-        lengths = np.diff(self._payload_ends, prepend=0)
-        chosen = self._events["data1"][with_payload] == kind
-        chosen &= (self._events["status"][with_payload] == 0xFF) & (lengths == _META_LENGTH[kind])
-        begins = (self._payload_ends - lengths)[chosen]
-        payload = self._payload[begins[:, None] + np.arange(_META_LENGTH[kind])]
-        if kind == _TEMPO:
-            valid = payload.any(axis=1)
-        elif kind == _TIME_SIGNATURE:
-            valid = (payload[:, 0] > 0) & (payload[:, 1] <= 7)
-        else:
-            valid = ((payload[:, 0] <= 7) | (payload[:, 0] >= 249)) & (payload[:, 1] <= 1)
-        return with_payload[chosen][valid], payload[valid]
-
-    def _channel_rows(self, status: int) -> npt.NDArray[np.bool_]:
-        return np.asarray((self._events["status"] & 0xF0) == status)
-
-    @property
-    def _event_table(self) -> Events:
-        return Events(self._events, self._payload, self._payload_ends)
-
-    @_event_table.setter
-    def _event_table(self, table: Events) -> None:
-        self._events, self._payload, self._payload_ends = table
-
-    def _replace(self, chosen: npt.NDArray[np.bool_], rows: Array, payloads: list[bytes] | None = None) -> None:
-        """Drop the rows `chosen` and add others, in the order of time; among equals, the old ones come first."""
-        self._event_table = self._event_table.take(~chosen).joined(events_of(rows, payloads))
-
-    def _replace_meta(self, kind: int, table: Array, payload: Array) -> None:
-        chosen = np.zeros(len(self._events), bool)
-        chosen[self._meta(kind)[0]] = True
-        rows = np.zeros(len(table), EVENT)
-        rows["time"], rows["track"], rows["status"], rows["data1"] = table["time"], table["track"], 0xFF, kind
-        rows["place"] = 1
-        self._replace(chosen, rows, [bytes(p) for p in payload.astype(np.uint8)])
-
-    def _replace_channel(self, status: int, table: Array, data1: Array, data2: Array | int) -> None:
-        rows = np.zeros(len(table), EVENT)
-        rows["time"], rows["track"], rows["status"] = table["time"], table["track"], status | table["channel"]
-        rows["data1"], rows["data2"], rows["place"] = data1, data2, 1
-        self._replace(self._channel_rows(status), rows)
 
     @property
     def notes(self) -> Array:
@@ -374,120 +286,6 @@ class Score:
             self._notes = value  # as it is: it may be changed further, and `save` checks it
         else:
             self._notes = table_of("notes", value, NOTE, ("start", "duration", "pitch"))[0]
-
-    @property
-    def tempos(self) -> Array:
-        rows, payload = self._meta(_TEMPO)
-        tempo = payload.astype(np.int64) @ np.array([65_536, 256, 1])
-        return column_of(TEMPO, self._events[rows], microseconds_per_quarter=tempo)
-
-    @tempos.setter
-    def tempos(self, value: Any) -> None:
-        table, _ = table_of("tempos", value, TEMPO, ("time", "microseconds_per_quarter"))
-        tempo = table["microseconds_per_quarter"]
-        payload = np.stack([tempo >> 16, tempo >> 8 & 255, tempo & 255], axis=1)
-        self._replace_meta(_TEMPO, table, payload)
-
-    @property
-    def time_signatures(self) -> Array:
-        rows, payload = self._meta(_TIME_SIGNATURE)
-        numerator, power, clocks, notated = payload.T.astype(np.int16)
-        return column_of(
-            TIME_SIGNATURE,
-            self._events[rows],
-            numerator=numerator,
-            denominator=1 << power,
-            clocks_per_click=clocks,
-            notated_32nds_per_quarter=notated,
-        )
-
-    @time_signatures.setter
-    def time_signatures(self, value: Any) -> None:
-        table, _ = table_of("time_signatures", value, TIME_SIGNATURE, ("time", "numerator", "denominator"))
-        denominator = table["denominator"]
-        bad = np.flatnonzero(denominator & (denominator - 1))
-        if len(bad):
-            raise ValueError(
-                f"time_signatures[{bad[0]}].denominator: expected a power of two, got {denominator[bad[0]]}"
-            )
-        power = np.log2(denominator).astype(np.int16)
-        payload = np.stack(
-            [table["numerator"], power, table["clocks_per_click"], table["notated_32nds_per_quarter"]], axis=1
-        )
-        self._replace_meta(_TIME_SIGNATURE, table, payload)
-
-    @property
-    def key_signatures(self) -> Array:
-        rows, payload = self._meta(_KEY_SIGNATURE)
-        sharps, minor = payload.view(np.int8).reshape(-1, 2).T
-        return column_of(KEY_SIGNATURE, self._events[rows], sharps=sharps, minor=minor)
-
-    @key_signatures.setter
-    def key_signatures(self, value: Any) -> None:
-        table, _ = table_of("key_signatures", value, KEY_SIGNATURE, ("time", "sharps"))
-        payload = np.stack([table["sharps"].view(np.uint8), table["minor"].view(np.uint8)], axis=1)
-        self._replace_meta(_KEY_SIGNATURE, table, payload)
-
-    @property
-    def programs(self) -> Array:
-        rows = self._events[self._channel_rows(0xC0)]
-        return column_of(PROGRAM, rows, program=rows["data1"], channel=rows["status"] & 15)
-
-    @programs.setter
-    def programs(self, value: Any) -> None:
-        table, _ = table_of("programs", value, PROGRAM, ("time", "program"))
-        self._replace_channel(0xC0, table, table["program"], 0)
-
-    @property
-    def controls(self) -> Array:
-        rows = self._events[self._channel_rows(0xB0)]
-        return column_of(CONTROL, rows, number=rows["data1"], value=rows["data2"], channel=rows["status"] & 15)
-
-    @controls.setter
-    def controls(self, value: Any) -> None:
-        table, _ = table_of("controls", value, CONTROL, ("time", "number", "value"))
-        self._replace_channel(0xB0, table, table["number"], table["value"])
-
-    @property
-    def pitch_bends(self) -> Array:
-        rows = self._events[self._channel_rows(0xE0)]
-        bend = (rows["data1"] | rows["data2"].astype(np.int16) << 7) - 8192
-        return column_of(PITCH_BEND, rows, bend=bend, channel=rows["status"] & 15)
-
-    @pitch_bends.setter
-    def pitch_bends(self, value: Any) -> None:
-        table, _ = table_of("pitch_bends", value, PITCH_BEND, ("time", "bend"))
-        raw = table["bend"].astype(np.int32) + 8192
-        self._replace_channel(0xE0, table, raw & 127, raw >> 7)
-
-    @property
-    def texts(self) -> tuple[Text, ...]:
-        found = []
-        for row in np.flatnonzero(self._rows_of_text()).tolist():
-            event = self._events[row]
-            found.append(
-                Text(int(event["time"]), _TEXT_KINDS[int(event["data1"])], self._payload_of(row), int(event["track"]))
-            )
-        return tuple(found)
-
-    @texts.setter
-    def texts(self, value: Iterable[Text]) -> None:
-        texts = tuple(value)
-        codes = {kind: code for code, kind in _TEXT_KINDS.items()}
-        rows = np.zeros(len(texts), EVENT)
-        for i, text in enumerate(texts):
-            if not isinstance(text, Text) or not isinstance(text.data, bytes):
-                raise TypeError(f"texts[{i}]: expected a Text with bytes, got {text!r}")
-            if text.kind not in codes:
-                raise ValueError(f"texts[{i}].kind: expected one of {', '.join(codes)}, got {text.kind!r}")
-            time = whole_number(f"texts[{i}].time", text.time, 0, MAX_TIME)
-            track = whole_number(f"texts[{i}].track", text.track, 0, MAX_TRACKS - 1)
-            rows[i] = (time, track, 0xFF, codes[text.kind], 0, 1)
-        self._replace(self._rows_of_text(), rows, [text.data for text in texts])
-
-    def _rows_of_text(self) -> npt.NDArray[np.bool_]:
-        kind = self._events["data1"]
-        return np.asarray((self._events["status"] == 0xFF) & (kind >= 1) & (kind <= 9))
 
     # -- tracks --------------------------------------------------------------------------------------------------
 
@@ -522,7 +320,7 @@ class Score:
         rows, payloads = [], []
         for i, (track, channel) in enumerate(zip(tracks, channels, strict=True)):
             if track.name:
-                rows.append((0, i, 0xFF, 0x03, 0, 1))
+                rows.append((0, i, META, META_NAME, 0, 1))
                 payloads.append(track.name.encode())
             if track.program is not None:
                 program = whole_number(f"tracks[{i}].program", track.program, 0, 127)
@@ -550,30 +348,21 @@ class Score:
         fps, ticks = self.smpte
         return 1001 / (30_000 * ticks) if fps == 29 else 1 / (fps * ticks)
 
-    def _tempo_map(self, track: int | None) -> tuple[Array, Array, Array, float]:
-        """Where each tempo begins: ticks; sums of ticks times tempo; tempo; and what to divide such a sum by."""
+    def _tempo_map(self, track: int | None) -> TempoMap:
         if self.smpte is not None:
-            zero = np.zeros(1, np.int64)
-            return zero, zero.astype(float), np.ones(1), 1 / self._smpte_seconds
-        tempos = self.tempos
-        if self.format == 2:  # every track is a piece of its own
-            tempos = tempos[tempos["track"] == (track or 0)]
-        tempos = tempos[np.argsort(tempos["time"], kind="stable")]
-        ticks, tempo = tempos["time"], tempos["microseconds_per_quarter"].astype(float)
-        last = np.append(np.diff(ticks) > 0, True)[: len(ticks)]  # of several at one tick, the last counts
-        ticks, tempo = ticks[last], tempo[last]
-        if not len(ticks) or ticks[0] > 0:
-            ticks, tempo = np.insert(ticks, 0, 0), np.insert(tempo, 0, DEFAULT_TEMPO)
-        # Whole numbers below 2^53 for any piece of up to 24 hours: the sums are exact, the division rounds once.
-        sums = np.concatenate([[0.0], np.cumsum(np.diff(ticks) * tempo[:-1])])
-        return ticks, sums, tempo, 1e6 * self._division
+            return TempoMap.steady(self._smpte_seconds)
+        return TempoMap.of(self._of_timeline(self.tempos, track), self._division)
+
+    def _bar_map(self, track: int | None) -> BarMap:
+        return BarMap(self._of_timeline(self.time_signatures, track), self.ticks_per_quarter)
+
+    def _of_timeline(self, table: Array, track: int | None) -> Array:
+        """In format 2 every track is a piece of its own."""
+        return table if self.format != 2 else table[table["track"] == (track or 0)]
 
     def to_seconds(self, ticks: npt.ArrayLike, *, track: int | None = None) -> Array:
         """Seconds, float64, of times in ticks (any shape). `track` matters in files of format 2 only."""
-        times = np.asarray(ticks)
-        begins, sums, tempo, divisor = self._tempo_map(track)
-        segment = np.maximum(np.searchsorted(begins, times, side="right") - 1, 0)
-        return cast("Array", (sums[segment] + (times - begins[segment]) * tempo[segment]) / divisor)
+        return self._tempo_map(track).to_seconds(ticks)
 
     def to_ticks(self, seconds: npt.ArrayLike, *, track: int | None = None) -> Array:
         """The nearest ticks, int64, of times in seconds (any shape); the inverse of `to_seconds`.
@@ -583,16 +372,52 @@ class Score:
         ValueError
             A time is not finite.
         """
-        times = np.asarray(seconds, np.float64)
-        if not np.all(np.isfinite(times)):
-            raise ValueError(f"seconds: expected finite numbers, got {times[~np.isfinite(times)][0]}")
-        begins, sums, tempo, divisor = self._tempo_map(track)
-        work = times * divisor
-        segment = np.maximum(np.searchsorted(sums, work, side="right") - 1, 0)
-        ticks = np.rint((work - sums[segment]) / tempo[segment])
-        if np.any(np.abs(ticks) >= 2.0**62):
-            raise ValueError(f"seconds: expected times below 2^62 ticks, got {np.max(np.abs(times))} seconds")
-        return begins[segment] + ticks.astype(np.int64)
+        return self._tempo_map(track).to_ticks(seconds)
+
+    def to_beats(self, ticks: npt.ArrayLike, *, exact: bool = False) -> Array:
+        """Beats, quarter notes whatever the metre, of times in ticks (any shape): float64, or `Fraction` with `exact`.
+
+        In SMPTE time a beat is `ticks_per_quarter` ticks, too: half a second.
+        """
+        return to_beats(ticks, self.ticks_per_quarter, exact)
+
+    def from_beats(self, beats: npt.ArrayLike, *, exact: bool = False) -> Array:
+        """The nearest ticks, int64, of times in beats (any shape; integers, floats, `Fraction`).
+
+        Raises
+        ------
+        ValueError
+            A time is not finite; with `exact`, it falls between two ticks.
+        TypeError
+            Something that is no number.
+        """
+        return from_beats(beats, self.ticks_per_quarter, exact)
+
+    def to_bars(self, ticks: npt.ArrayLike, *, track: int | None = None) -> tuple[Array, Array]:
+        """Number of the bar, and ticks since it began, both int64, of times in ticks (any shape); see `bars`.
+
+        In the pickup, bar 0, ticks count from where a whole bar would have begun: its last beat is the bar's last.
+        """
+        return self._bar_map(track).to_bars(ticks)
+
+    def from_bars(self, bars: npt.ArrayLike, *, track: int | None = None) -> Array:
+        """Ticks, int64, at which bars begin (any shape), by number; of the pickup, bar 0, as `to_bars`: before 0."""
+        return self._bar_map(track).from_bars(bars)
+
+    @property
+    def bars(self) -> Array:
+        """Every bar up to the last event: fields start, duration (ticks), number, numerator, denominator.
+
+        4/4 where no time signature says otherwise. A time signature begins a new bar and cuts the one before it short.
+        Bars are numbered from 1; a pickup is bar 0: a first signature that holds for exactly one bar, which is shorter
+        than the bars of the next. ``score.to_seconds(score.bars["start"])`` are the downbeats in seconds.
+
+        Raises
+        ------
+        ValueError
+            More than 10,000,000 bars.
+        """
+        return self._bar_map(None).bars(self._last_tick)
 
     @property
     def _last_tick(self) -> int:
@@ -903,13 +728,6 @@ def read_midi(
 
 def _name_of(path: str | None) -> str:
     return "MIDI data" if path is None else files.shown(path)
-
-
-def _decoded(data: bytes) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
 
 
 def _shortened(text: str, width: int) -> str:

@@ -164,26 +164,11 @@ def _named_pitches(low: int, high: int) -> list[int]:
 
 
 def _bars(score: Score) -> tuple[Array, list[str]]:
-    """Ticks at which bars begin, and their numbers; 4/4 where the score does not say. A new metre begins a new bar."""
-    end = max(score._last_tick, 1)
-    quarter = score.ticks_per_quarter
-    table = np.sort(score.time_signatures, order="time", kind="stable")
-    changes = [(0, 4.0 * quarter)]
-    for time, numerator, denominator, *_ in table.tolist():
-        if time < end:
-            changes = [change for change in changes if change[0] < time]
-            changes.append((time, 4.0 * quarter * numerator / denominator))
-    begins, number = [], 1
-    counts = [
-        int(np.ceil((until - time) / bar - 1e-9))
-        for (time, bar), (until, _) in zip(changes, [*changes[1:], (end, 0.0)], strict=True)
-    ]
+    """Ticks at which bars begin, and their numbers; of a long piece every second, fourth … bar."""
+    bars = score._bar_map(None)
+    first, last = int(bars.numbers[0]), int(bars.to_bars(max(score._last_tick - 1, 0))[0])
     step = 1
-    while sum(counts) > MOST_BARS * step:
+    while last - first >= MOST_BARS * step:
         step *= 2
-    for (time, bar), count in zip(changes, counts, strict=True):
-        first = -(number - 1) % step  # bars 1, 1 + step, 1 + 2 step …
-        numbers = np.arange(first, count, step)
-        begins += [(float(time + bar * n), str(number + int(n))) for n in numbers]
-        number += count
-    return np.array([tick for tick, _ in begins]), [label for _, label in begins]
+    numbers = np.arange(first if step == 1 else 1, last + 1, step)
+    return np.maximum(bars.from_bars(numbers), 0), [str(number) for number in numbers.tolist()]
