@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 HINT = b"\x7dmgp"
 MAX_HINT = 127
+IN_HEADER, BEFORE_DATA, AFTER_DATA = -1, -2, -3  # in place of a chunk's track: see src/cpp/midi/song.h
 END_OF_TRACK, TEMPO, TIME_SIGNATURE, KEY_SIGNATURE, SEQUENCER = 0x2F, 0x51, 0x58, 0x59, 0x7F
 
 
@@ -52,7 +53,7 @@ def parse(data: bytes) -> Song:
     if song.division == 0 or (smpte and (frames not in (24, 25, 29, 30) or song.division % 256 == 0)):
         raise Broken(begin + 12, -1)
     if length > 6:
-        song.issues.append(("not_kept", begin + 14, -1))
+        song.chunks.append((IN_HEADER, b"MThd", data[begin + 14 : begin + 8 + length]))
 
     at, track = begin + 8 + length, 0
     while at < size:
@@ -83,17 +84,23 @@ def parse(data: bytes) -> Song:
 def unwrap_riff(data, song):
     if len(data) < 20 or data[:4] != b"RIFF" or data[8:12] != b"RMID":
         return 0, len(data)
+    form = int.from_bytes(data[4:8], "little")
+    if len(data) - 8 not in (form, form + form % 2):
+        song.issues.append(("riff_length", 4, -1))
     at, found = 12, None
     while len(data) - at >= 8:
         claimed, left = int.from_bytes(data[at + 4 : at + 8], "little"), len(data) - at - 8
         length = min(claimed, left)
+        if claimed > left:
+            song.issues.append(("chunk_truncated", at, -1))
         if found is None and data[at : at + 4] == b"data":
             found = at + 8, at + 8 + length
-            if claimed > left:
-                song.issues.append(("chunk_truncated", at, -1))
         else:
-            song.issues.append(("not_kept", at, -1))
+            place = BEFORE_DATA if found is None else AFTER_DATA
+            song.chunks.append((place, data[at : at + 4], data[at + 8 : at + 8 + length]))
         at += 8 + min(length + length % 2, left)
+    if at != len(data):
+        song.issues.append(("not_a_chunk", at, -1))
     if found is None:
         raise Broken(12, -1)
     return found
@@ -319,8 +326,9 @@ def variable_length(value):
 
 def write(song: Song) -> bytes:
     tracks = len(song.track_ends)
-    out = b"MThd" + (6).to_bytes(4, "big")
-    out += b"".join(value.to_bytes(2, "big") for value in (song.format, tracks, song.division))
+    extra = b"".join(data for place, _, data in song.chunks if place == IN_HEADER)
+    out = b"MThd" + (6 + len(extra)).to_bytes(4, "big")
+    out += b"".join(value.to_bytes(2, "big") for value in (song.format, tracks, song.division)) + extra
     for index in range(tracks + 1):
         for before, kind, data in song.chunks:
             if before == index or (index == tracks and before > tracks):
@@ -328,7 +336,13 @@ def write(song: Song) -> bytes:
         if index < tracks:
             body = write_track(song, index)
             out += b"MTrk" + len(body).to_bytes(4, "big") + body
-    return out
+    around = {place: [chunk[1:] for chunk in song.chunks if chunk[0] == place] for place in (BEFORE_DATA, AFTER_DATA)}
+    if not any(around.values()):
+        return out
+    form = b"RMID"
+    for kind, data in (*around[BEFORE_DATA], (b"data", out), *around[AFTER_DATA]):
+        form += kind + len(data).to_bytes(4, "little") + data + bytes(len(data) % 2)
+    return b"RIFF" + len(form).to_bytes(4, "little") + form
 
 
 def write_track(song, index):

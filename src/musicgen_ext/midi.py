@@ -48,7 +48,7 @@ DRUM_CHANNEL = 9
 
 
 class Issue(NamedTuple):
-    """Something a file gets wrong (or that is lost when the score is saved): what, at which byte, in which track."""
+    """Something a file gets wrong: what, at which byte, in which track."""
 
     message: str
     offset: int

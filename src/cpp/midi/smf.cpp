@@ -95,7 +95,7 @@ class Parser {
 
  private:
   void deviation(const Issue& issue) {
-    if (strict_ && issue.kind != Deviation::not_kept) throw MidiError(message_of(issue), issue.offset, issue.track);
+    if (strict_) throw MidiError(message_of(issue), issue.offset, issue.track);
     if (song_.issues.size() < max_issues) {
       song_.issues.push_back(issue);
     } else {
@@ -108,22 +108,29 @@ class Parser {
   // A RIFF file of form RMID holds the MIDI file in its chunk "data"; lengths are little-endian and padded to even.
   void unwrap_riff() {
     if (size_ < 20 || !is(data_, "RIFF") || !is(data_ + 8, "RMID")) return;
+    const std::size_t form = little_endian(data_ + 4);
+    if (form + (form & 1) != size_ - 8 && form != size_ - 8) {
+      deviation({Deviation::riff_length, -1, 4, to_signed(size_ - 8), to_signed(form)});
+    }
     std::size_t at = 12;
     bool found = false;
     std::size_t begin = 0, end = 0;
     while (size_ - at >= 8) {
-      const std::size_t claimed = little_endian(data_ + at + 4), left = size_ - at - 8;
+      const std::uint8_t* const p = data_ + at;
+      const std::size_t claimed = little_endian(p + 4), left = size_ - at - 8;
       const std::size_t length = std::min(claimed, left);
-      if (!found && is(data_ + at, "data")) {
+      if (claimed > left) {
+        deviation({Deviation::chunk_truncated, -1, to_signed(at), to_signed(left), to_signed(claimed)});
+      }
+      if (!found && is(p, "data")) {
         found = true;
         begin = at + 8, end = begin + length;
-        if (claimed > left)
-          deviation({Deviation::chunk_truncated, -1, to_signed(at), to_signed(left), to_signed(claimed)});
       } else {
-        deviation({Deviation::not_kept, -1, to_signed(at), to_signed(length), 0});
+        song_.chunks.push_back({found ? Chunk::after_data : Chunk::before_data, std::string(p, p + 4), p + 8, length});
       }
       at += 8 + std::min(length + (length & 1), left);
     }
+    if (at != size_) deviation({Deviation::not_a_chunk, -1, to_signed(at), to_signed(size_ - at), 0});
     if (!found) fail("expected a chunk 'data' with the MIDI file in the RIFF wrapper, got none", 12);
     at_ = begin;
     size_ = end;
@@ -167,7 +174,7 @@ class Parser {
              header_ + 12);
       }
     }
-    if (length > 6) deviation({Deviation::not_kept, -1, header_ + 14, to_signed(length - 6), 0});
+    if (length > 6) song_.chunks.push_back({Chunk::in_header, "MThd", p + 14, length - 6});
     at_ += 8 + length;
     return p[10] << 8 | p[11];
   }
@@ -711,8 +718,8 @@ std::string message_of(const Issue& issue) {
     case Deviation::second_header:
       text = "expected one header, got another 'MThd' (kept as an unknown chunk)";
       break;
-    case Deviation::not_kept:
-      text = "expected only the MIDI data to be kept when saved, got " + bytes(issue.got) + " of other data here";
+    case Deviation::riff_length:
+      text = "expected " + bytes(issue.expected) + " in the RIFF wrapper as its length says, got " + bytes(issue.got);
       break;
   }
   return text + place_of(issue.offset, issue.track);
@@ -743,25 +750,62 @@ class Writer {
   Writer(const SongView& song, Poll poll) : song_(song), poll_(poll) {}
 
   Buffer<std::uint8_t> write() {
+    const bool wrapped = std::any_of(song_.chunks.begin(), song_.chunks.end(),
+                                     [](const Chunk& chunk) { return chunk.before_track < Chunk::in_header; });
+    if (!wrapped) {
+      write_file();
+      return std::move(out_);
+    }
+    bytes("RIFF\0\0\0\0RMID", 12);
+    for (const Chunk& chunk : song_.chunks) {
+      if (chunk.before_track == Chunk::before_data) riff_chunk(chunk.id, chunk.data, chunk.size);
+    }
+    Writer inside(song_, poll_);
+    inside.write_file();
+    riff_chunk("data", inside.out_.data(), inside.out_.size());
+    for (const Chunk& chunk : song_.chunks) {
+      if (chunk.before_track == Chunk::after_data) riff_chunk(chunk.id, chunk.data, chunk.size);
+    }
+    const std::uint32_t length = checked_length(out_.size() - 8);
+    for (std::size_t i = 0; i < 4; ++i) out_[4 + i] = static_cast<std::uint8_t>(length >> 8 * i);
+    return std::move(out_);
+  }
+
+ private:
+  void write_file() {
+    const auto size_in_header = [](std::size_t size, const Chunk& chunk) {
+      return size + (chunk.before_track == Chunk::in_header ? chunk.size : 0);
+    };
     bytes("MThd", 4);
-    number(6, 4);
+    number(checked_length(std::accumulate(song_.chunks.begin(), song_.chunks.end(), std::size_t{6}, size_in_header)),
+           4);
     number(static_cast<std::uint32_t>(song_.format), 2);
     number(static_cast<std::uint32_t>(song_.num_tracks), 2);
     number(song_.division, 2);
+    for (const Chunk& chunk : song_.chunks) {
+      if (chunk.before_track == Chunk::in_header) bytes(chunk.data, chunk.size);
+    }
     auto chunk = song_.chunks.begin();
     for (std::size_t track = 0; track <= song_.num_tracks; ++track) {
       for (; chunk != song_.chunks.end() && (track == song_.num_tracks || chunk->before_track <= std::int64_t(track));
            ++chunk) {
+        if (chunk->before_track < 0) continue;
         bytes(chunk->id.data(), 4);
         number(checked_length(chunk->size), 4);
         bytes(chunk->data, chunk->size);
       }
       if (track < song_.num_tracks) write_track(static_cast<std::int32_t>(track));
     }
-    return std::move(out_);
   }
 
- private:
+  void riff_chunk(const std::string& id, const std::uint8_t* data, std::size_t size) {
+    const std::uint32_t length = checked_length(size);
+    bytes(id.data(), 4);
+    for (int i = 0; i < 4; ++i) out_.push(static_cast<std::uint8_t>(length >> 8 * i));
+    bytes(data, size);
+    if (size & 1) out_.push(0);
+  }
+
   static std::uint32_t checked_length(std::size_t size) {
     if (size > 0xFFFFFFFFu) {
       throw std::invalid_argument("MIDI chunk: expected at most 4294967295 bytes, got " + std::to_string(size));

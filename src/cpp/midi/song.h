@@ -30,8 +30,13 @@ struct Event {
 };
 static_assert(sizeof(Event) == 16, "numpy sees this layout");
 
-struct Chunk {  // a chunk that is neither header nor track
-  std::int32_t before_track;
+struct Chunk {  // neither header nor track
+  enum : std::int32_t {
+    in_header = -1,    // no chunk: what a header holds behind its first six bytes
+    before_data = -2,  // in a RIFF wrapper, before the chunk with the MIDI file
+    after_data = -3,   // and after it
+  };
+  std::int32_t before_track;  // or one of those
   std::string id;
   const std::uint8_t* data;
   std::size_t size;
@@ -59,7 +64,7 @@ enum class Deviation : std::uint8_t {
   zero_length_note,
   not_a_chunk,
   second_header,
-  not_kept,  // legal, but lost when the score is saved: never an error
+  riff_length,
 };
 
 struct Issue {
