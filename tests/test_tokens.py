@@ -11,17 +11,22 @@ from hypothesis import strategies as st
 import musicgen_ext as mg
 import musicgen_reference.encodings as reference
 from musicgen_ext import encodings, weights
-from musicgen_ext.encodings import PitchSequence
+from musicgen_ext.encodings import Performance, PitchSequence
 from musicgen_ext.midi import NOTE
 from musicgen_reference.midi import Song
 
 TWINS = {
+    "performance": (reference.encode_performance, reference.decode_performance),
     "pitch_sequence": (reference.encode_pitches, reference.decode_pitches),
 }
 VARIANTS = [
     PitchSequence(),
     PitchSequence(lowest=36, highest=81, polyphony="highest", end=False),
     PitchSequence(polyphony="lowest", drums=True, tracks=(0, 2), duration=7, velocity=1),
+    Performance(),
+    Performance(steps_per_second=31, max_shift=7, velocity_bins=0, drums=True, sustain=False, end=False),
+    Performance(steps_per_beat=12, max_shift=1, velocity_bins=127, tracks=(0, 2)),
+    Performance(steps_per_beat=7, velocity_bins=30, velocity=1, sustain=False),
 ]
 each_variant = pytest.mark.parametrize("encoding", VARIANTS, ids=lambda e: f"{e.name}-{VARIANTS.index(e)}")
 
@@ -113,6 +118,20 @@ def test_decoding_any_tokens_twin(encoding, rng):
         assert song_of(encoding.decode(tokens)) == decode(tokens.tolist(), **options_of(encoding))
 
 
+@pytest.mark.parametrize("encoding", [Performance(), Performance(steps_per_beat=12)], ids=["seconds", "beats"])
+@pytest.mark.parametrize("division", [500, 480, 1, 32_767, 0xE7_28, 0xE3_50, 0xE2_01])  # from 0x8000: SMPTE time
+def test_halves_are_rounded_up(encoding, division, rng):
+    """Every tick of a second and a few far from it, where floating point alone would round 0.285 · 100 down."""
+    start = np.unique(np.concatenate([np.arange(1000), rng.integers(0, 2_000_000, 100)]))
+    score = mg.Score({"start": start, "duration": np.full(len(start), 1), "pitch": start % 128})
+    score._division = division
+    issues = []
+    tokens = encoding.encode(score, issues)
+    expected, expected_issues = reference.encode_performance(song_of(score), **options_of(encoding))
+    assert tokens.tolist() == expected
+    assert issues == expected_issues
+
+
 # -- laws --------------------------------------------------------------------------------------------------------------
 
 
@@ -151,6 +170,50 @@ def test_pitches_are_in_order_of_start_then_pitch():
     issues = []
     assert PitchSequence(tracks=(1,), lowest=65).encode(score, issues).tolist() == [5, 63]
     assert issues == ["2 notes of other tracks were left out", "1 note outside the pitches 65 to 127 was left out"]
+
+
+def test_a_performance_has_the_ids_of_magenta():
+    """Written by hand, after PerformanceOneHotEncoding: 128 note-ons, 128 note-offs, 100 shifts, 32 velocities."""
+    encoding = Performance()
+    assert encoding.vocab_size == 388 + 1
+    score = mg.Score([(0, 500, 60, 100), (0, 1500, 64, 97), (500, 1250, 60, 3)], ticks_per_quarter=500)
+    expected = [
+        355 + 25, 60, 64,  # velocities 97 to 100
+        255 + 50, 128 + 60, 355 + 1, 60,  # half a second; velocities 1 to 4
+        255 + 100, 128 + 64,
+        255 + 25, 128 + 60,
+        388,
+    ]  # fmt: skip
+    assert encoding.encode(score).tolist() == expected
+    assert [encoding.describe(token) for token in (60, 188, 256, 355, 356, 387)] == [
+        "note_on 60", "note_off 60", "time_shift 1", "time_shift 100", "velocity 1", "velocity 32",
+    ]  # fmt: skip
+    assert encoding.decode(expected).notes["velocity"].tolist() == [97, 97, 1]
+
+
+@pytest.mark.parametrize("encoding", [Performance(velocity_bins=127), Performance(steps_per_beat=4, velocity_bins=127)])
+def test_a_performance_on_the_grid_survives(encoding, rng):
+    quarter, step = (500, 10) if encoding.steps_per_beat is None else (480, 120)
+    tempos = [(0, 500_000)] if encoding.steps_per_beat is None else []
+    start = np.sort(rng.integers(0, 2000, 200)) * step
+    notes = {"start": start, "duration": step * rng.integers(1, 300, 200), "pitch": np.arange(200) % 128}
+    notes["velocity"] = rng.integers(1, 128, 200)
+    order = np.lexsort((notes["pitch"], start))
+    # Notes of one pitch do not overlap: note-offs could not be told apart.
+    kept = order[[i < 128 or start[i] >= start[i - 128] + notes["duration"][i - 128] for i in order]]
+    score = mg.Score({k: v[kept] for k, v in notes.items()}, ticks_per_quarter=quarter, tempos=tempos)
+    issues = []
+    assert encoding.decode(encoding.encode(score, issues)) == score
+    assert not issues
+
+
+def test_notes_of_one_pitch_that_overlap_end_in_the_order_of_their_beginnings():
+    encoding = Performance(steps_per_beat=1, end=False)
+    score = mg.Score([(0, 1920, 60), (480, 480, 60), (960, 1920, 60)])
+    issues = []
+    again = encoding.decode(encoding.encode(score, issues))
+    assert again.notes[["start", "duration"]].tolist() == [(0, 960), (480, 1440), (960, 1920)]
+    assert issues == ["1 note that ended before an older one of their pitch was given its end"]
 
 
 # -- ends --------------------------------------------------------------------------------------------------------------
@@ -199,7 +262,7 @@ def test_the_json_form(encoding):
                 encodings.load({**form, key: wrong})
 
 
-ACCEPTED = [("tracks", None)]
+ACCEPTED = [("tracks", None), ("steps_per_beat", None)]
 
 
 @each_variant

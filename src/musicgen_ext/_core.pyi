@@ -135,6 +135,21 @@ class VoiceGrid(Encoder):
     ) -> tuple[Any, ...]: ...
 
 @final
+class EventEncoder(Encoder):
+    def __init__(
+        self,
+        steps_per_second: int,
+        steps_per_beat: int,
+        max_shift: int,
+        velocity_bins: int,
+        drums: bool,
+        tracks: Sequence[int] | None,
+        sustain: bool,
+        velocity: int,
+        end: bool,
+    ) -> None: ...
+
+@final
 class PitchEncoder(Encoder):
     def __init__(
         self,

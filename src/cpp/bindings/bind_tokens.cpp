@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "midi/events.h"
 #include "midi/pitches.h"
 
 namespace py = pybind11;
@@ -33,4 +34,14 @@ void register_tokens(py::module_& m) {
                                                                             duration, velocity, end});
            }),
            "lowest"_a, "highest"_a, "polyphony"_a, "drums"_a, "tracks"_a, "duration"_a, "velocity"_a, "end"_a);
+
+  py::class_<midi::EventEncoder, midi::Encoder>(m, "EventEncoder", py::is_final())
+      .def(py::init([](int steps_per_second, int steps_per_beat, int max_shift, int velocity_bins, bool drums,
+                       Tracks tracks, bool sustain, int velocity, bool end) {
+             return std::make_unique<midi::EventEncoder>(
+                 midi::EventOptions{steps_per_second, steps_per_beat, max_shift, velocity_bins,
+                                    selection_of(drums, std::move(tracks)), sustain, velocity, end});
+           }),
+           "steps_per_second"_a, "steps_per_beat"_a, "max_shift"_a, "velocity_bins"_a, "drums"_a, "tracks"_a,
+           "sustain"_a, "velocity"_a, "end"_a);
 }

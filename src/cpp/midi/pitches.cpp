@@ -12,12 +12,6 @@ constexpr unsigned pitch_bits = 7;
 constexpr std::int64_t last_start = (std::int64_t{1} << 56) - 1;
 constexpr int max_duration = 1 << 20;  // over a thousand bars; rows times this stays far below 2^63
 
-void expect(const char* name, int value, int low, int high) {
-  if (value >= low && value <= high) return;
-  throw std::invalid_argument(std::string(name) + ": expected " + std::to_string(low) + " to " + std::to_string(high) +
-                              ", got " + std::to_string(value));
-}
-
 }  // namespace
 
 PitchEncoder::PitchEncoder(PitchOptions options) : options_(std::move(options)) {

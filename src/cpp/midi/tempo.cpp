@@ -81,16 +81,12 @@ TempoMap::Cursor::Cursor(const TempoMap& map, std::int32_t track) : map_(&map) {
   end_ = map.begins_[timeline + 1];
 }
 
-double TempoMap::Cursor::seconds(std::int64_t tick) {
+void TempoMap::Cursor::seek(std::int64_t tick) {
   const Segment* const segments = map_->segments_.data();
-  if (tick < segments[at_].begin || (at_ + 1 < end_ && tick >= segments[at_ + 1].begin)) {
-    const auto* const after =
-        std::upper_bound(segments + begin_ + 1, segments + end_, tick,
-                         [](std::int64_t time, const Segment& segment) { return time < segment.begin; });
-    at_ = static_cast<std::size_t>(after - segments) - 1;
-  }
-  const Segment& segment = segments[at_];
-  return (segment.sum + static_cast<double>(tick - segment.begin) * segment.rate) / map_->divisor_;
+  const auto* const after =
+      std::upper_bound(segments + begin_ + 1, segments + end_, tick,
+                       [](std::int64_t time, const Segment& segment) { return time < segment.begin; });
+  at_ = static_cast<std::size_t>(after - segments) - 1;
 }
 
 double duration_of(const SongView& song) {

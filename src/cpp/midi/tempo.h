@@ -27,12 +27,24 @@ class TempoMap {
   class Cursor {
    public:
     explicit Cursor(const TempoMap& map, std::int32_t track = 0);
-    double seconds(std::int64_t tick);
+    double seconds(std::int64_t tick) { return sum(tick) / map_->divisor_; }
+
+    // The seconds times divisor(): a whole number where the order is exact (for any piece of up to 24 hours).
+    double sum(std::int64_t tick) {
+      const Segment* const segments = map_->segments_.data();
+      if (tick < segments[at_].begin || (at_ + 1 < end_ && tick >= segments[at_ + 1].begin)) seek(tick);
+      return segments[at_].sum + static_cast<double>(tick - segments[at_].begin) * segments[at_].rate;
+    }
 
    private:
+    void seek(std::int64_t tick);
+
     const TempoMap* map_;
     std::size_t begin_, end_, at_;
   };
+
+  // Microseconds times ticks per quarter note in a second, where time is not SMPTE time.
+  double divisor() const { return divisor_; }
 
   double seconds(std::int64_t tick, std::int32_t track = 0) const { return Cursor(*this, track).seconds(tick); }
 

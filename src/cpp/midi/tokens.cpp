@@ -1,6 +1,8 @@
 #include "midi/tokens.h"
 
 #include <algorithm>
+#include <limits>
+#include <new>
 #include <stdexcept>
 #include <utility>
 
@@ -15,6 +17,8 @@ unsigned bit_width(std::uint64_t value) {
   return width;
 }
 
+int size_of_bin(int bins) { return (127 + bins - 1) / bins; }
+
 }  // namespace
 
 void sort_keys(Buffer<std::uint64_t>& keys, unsigned low_bit, Poll poll) {
@@ -22,29 +26,31 @@ void sort_keys(Buffer<std::uint64_t>& keys, unsigned low_bit, Poll poll) {
   std::uint64_t all = 0, before = 0;
   bool in_order = true;
   for (std::size_t i = 0; i < size; ++i) {
-    if (i % poll_interval == 0) poll();
     in_order &= before >> low_bit <= keys[i] >> low_bit;
     before = keys[i];
     all |= before;
   }
   if (in_order) return;
+  if (size > std::numeric_limits<std::uint32_t>::max()) throw std::bad_alloc();
 
-  // Counters that fit into the first cache beside what is sorted, and no more of them than there are keys to count.
-  constexpr unsigned widest = 11;
-  const unsigned bits = bit_width(all) - low_bit;  // more than 0: otherwise they would all be equal, and in order
-  const unsigned most = std::clamp(bit_width(size), 5u, widest);
+  // The counters of a digit fit into half of the first cache, and are not many more than there are keys to count.
+  constexpr unsigned widest = 12;
+  const unsigned bits = bit_width(all) - low_bit;  // more than 0: otherwise all would be equal, and in order
+  const unsigned most = std::clamp(bit_width(size), 8u, widest);
   const unsigned passes = (bits + most - 1) / most, width = (bits + passes - 1) / passes;
+  const std::uint64_t mask = (std::uint64_t{1} << width) - 1;
+  std::vector<std::uint32_t> places(mask + 1);
   Buffer<std::uint64_t> other;
   other.extend(size);
   for (unsigned shift = low_bit; shift < low_bit + bits; shift += width) {
-    const std::uint64_t mask = (std::uint64_t{1} << width) - 1;
-    std::size_t places[std::size_t{1} << widest] = {};
+    std::fill(places.begin(), places.end(), 0u);
     for (std::size_t i = 0; i < size; ++i) ++places[keys[i] >> shift & mask];
-    std::size_t place = 0;
-    for (std::size_t digit = 0; digit <= mask; ++digit) place += std::exchange(places[digit], place);
-    for (std::size_t i = 0; i < size; ++i) {
-      if (i % poll_interval == 0) poll();
-      other[places[keys[i] >> shift & mask]++] = keys[i];
+    std::uint32_t place = 0;
+    for (std::uint32_t& digit : places) place += std::exchange(digit, place);
+    for (std::size_t begin = 0; begin < size; begin += poll_interval) {
+      poll();
+      const std::size_t end = std::min(begin + poll_interval, size);
+      for (std::size_t i = begin; i < end; ++i) other[places[keys[i] >> shift & mask]++] = keys[i];
     }
     std::swap(keys, other);
   }
@@ -57,6 +63,17 @@ void add_issue(std::vector<std::string>& issues, std::int64_t count, const std::
   text.replace(text.find(verb), verb.size(), count == 1 ? "was" : "were");
   issues.push_back(std::move(text));
 }
+
+void expect(const char* name, int value, int low, int high) {
+  if (value >= low && value <= high) return;
+  throw std::invalid_argument(std::string(name) + ": expected " + std::to_string(low) + " to " + std::to_string(high) +
+                              ", got " + std::to_string(value));
+}
+
+int bin_of_velocity(int velocity, int bins) { return (velocity - 1) / size_of_bin(bins) + 1; }
+
+// The last bins may lie beyond the loudest velocity.
+int velocity_of_bin(int bin, int bins) { return std::min(1 + (bin - 1) * size_of_bin(bins), 127); }
 
 void check_tokens(const std::int32_t* tokens, std::size_t count, std::int32_t size, Poll poll) {
   for (std::size_t i = 0; i < count; ++i) {

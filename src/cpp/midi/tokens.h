@@ -13,6 +13,7 @@
 namespace musicgen::midi {
 
 constexpr std::uint8_t drum_channel = 9, default_release_velocity = 64;
+constexpr int max_rate = 1000;                  // steps of a second or a beat
 constexpr std::size_t poll_interval = 1 << 16;  // notes or tokens: well under a millisecond
 
 // Which notes of a song are encoded.
@@ -33,6 +34,13 @@ void sort_keys(Buffer<std::uint64_t>& keys, unsigned low_bit, Poll poll);
 
 // "1 note was …", "12 notes were …": nothing for none.
 void add_issue(std::vector<std::string>& issues, std::int64_t count, const std::string& what);
+
+// Throws std::invalid_argument for an option outside [low, high].
+void expect(const char* name, int value, int low, int high);
+
+// Velocities 1 to 127 in bins of equal size, numbered from 1, as in Magenta; a bin stands for its lowest velocity.
+int bin_of_velocity(int velocity, int bins);
+int velocity_of_bin(int bin, int bins);
 
 // Throws std::invalid_argument for a token that is not below `size`.
 void check_tokens(const std::int32_t* tokens, std::size_t count, std::int32_t size, Poll poll);

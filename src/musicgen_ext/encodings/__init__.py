@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from musicgen_ext.encodings.base import Encoding
+from musicgen_ext.encodings.performance import Performance
 from musicgen_ext.encodings.pitch_sequence import PitchSequence
 from musicgen_ext.encodings.voice_grid import (
     CHORALE,
@@ -59,6 +60,7 @@ __all__ = [
     "Grid",
     "Meter",
     "Note",
+    "Performance",
     "PitchSequence",
     "VoiceGrid",
     "Voices",
@@ -70,7 +72,8 @@ __all__ = [
 
 def load(encoding: Mapping[str, Any]) -> Encoding | VoiceGrid:
     """The encoding that a model file describes."""
-    names: dict[str, type[PitchSequence] | type[VoiceGrid]] = {
+    names: dict[str, type[Performance] | type[PitchSequence] | type[VoiceGrid]] = {
+        "performance": Performance,
         "pitch_sequence": PitchSequence,
         "voice_grid": VoiceGrid,
     }
