@@ -9,6 +9,7 @@ import os
 import pickle
 import random
 import re
+import struct
 import subprocess
 import sys
 import time
@@ -254,6 +255,16 @@ KINDS = {
 }
 
 
+def unpacked(chunks: bytes) -> list[tuple[int, bytes, bytes]]:
+    """(track, id, data) of what the native side keeps in one piece."""
+    found = []
+    while chunks:
+        track, kind, size = struct.unpack_from("=i4sQ", chunks)
+        found.append((track, kind, chunks[16 : 16 + size]))
+        chunks = chunks[16 + size :]
+    return found
+
+
 def assert_twins_agree(data: bytes) -> bool:
     """Both read the same, or both refuse at the same byte; True if they read."""
     try:
@@ -278,7 +289,7 @@ def assert_twins_agree(data: bytes) -> bool:
         found.append((*row, content))
     assert found == song.events
     assert track_ends.tolist() == song.track_ends
-    assert chunks == song.chunks
+    assert unpacked(chunks) == song.chunks
     expected = [kind for kind, _, _ in song.issues]
     assert [(offset, track) for _, offset, track in issues] == [issue[1:] for issue in song.issues][: len(issues)]
     assert all(KINDS[kind] in message for kind, (message, _, _) in zip(expected, issues, strict=False))
@@ -731,36 +742,51 @@ def test_R15_text_is_kept_byte_for_byte(data):
 
 MEASURED = """
 import resource, sys
-import musicgen_ext as mg
 from musicgen_ext import _core
-pairs = int(sys.argv[1])
-track = b"\\x00\\x90\\x3c\\x40" + b"\\x01\\x3c\\x00\\x01\\x3c\\x40" * pairs + b"\\x01\\x3c\\x00\\x00\\xff\\x2f\\x00"
-data = b"MThd\\0\\0\\0\\6\\0\\1\\0\\1\\1\\xe0MTrk" + len(track).to_bytes(4, "big") + track
-del track
+begin, middle, end = map(bytes.fromhex, sys.argv[1:4])
+data = begin + middle * int(sys.argv[4]) + end
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-notes = _core.midi_parse(data, True)[0][2]
+result = _core.midi_parse(data, False)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(len(notes), len(data), (after - before) * (1 if sys.platform == "darwin" else 1024))
+tables = result[0]
+print(len(tables[2]), len(tables[3]), len(data), (after - before) * (1 if sys.platform == "darwin" else 1024))
 """
 
 
+def one_track(first: bytes, event: bytes, count: int) -> tuple[bytes, bytes, bytes, int]:
+    """The beginning, middle and end of a file whose middle comes `count` times."""
+    return header(1) + claiming(len(first) + len(event) * count + len(END), first), event, END, count
+
+
 @pytest.mark.skipif(SANITIZED, reason="the sanitizers keep memory of their own")
-def test_R16_ten_million_events_in_linear_time_and_little_memory():
+@pytest.mark.parametrize(
+    ("parts", "notes", "events"),
+    [
+        (one_track(b"\x00\x90\x3c\x40", b"\x01\x3c\x00\x01\x3c\x40", 5_000_000), 5_000_001, 0),  # 4.0 times the file
+        (one_track(b"\x00\x90\x3c\x40", b"\x01\x3c\x40", 2_000_000), 2_000_001, 0),  # 24 bytes for 3: they never end
+        (one_track(b"\x00\xc0\x05", b"\x01\x06", 2_000_000), 0, 2_000_001),  # 16 bytes for 2
+        (one_track(b"", b"\x00\xff\x01\x00", 1_000_000), 0, 1_000_000),
+        ((header(1), b"none\0\0\0\0", chunk(b"MTrk", END), 500_000), 0, 0),
+        ((header(1), chunk(b"MTrk", b""), chunk(b"MTrk", END), 500_000), 0, 0),
+        ((header(1), b"\x01MTrk\xff\xff\xff\xff", b"", 300_000), 0, 1),
+    ],
+    ids=["notes", "notes without an end", "programs", "texts", "chunks", "tracks", "garbage"],
+)
+def test_R16_millions_of_events_in_little_memory(parts, notes, events):
     pytest.importorskip("resource")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    pairs = 5_000_000
+    *texts, count = parts
     done = subprocess.run(
-        [sys.executable, "-c", MEASURED, str(pairs)],
+        [sys.executable, "-c", MEASURED, *(text.hex() for text in texts), str(count)],
         capture_output=True,
         text=True,
-        env=environment,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    notes, size, memory = map(int, done.stdout.split())
-    assert notes == pairs + 1
-    assert memory < 8 * size  # 4.0 measured: 24 bytes a note for 6 in the file
+    *found, size, memory = map(int, done.stdout.split())
+    assert found == [notes, events]
+    assert memory < 8 * size + (8 << 20)  # the second: 10 000 issues in words, and what any call may cost
 
 
 def test_R16_hostile_files_take_linear_time():
@@ -829,6 +855,14 @@ def test_R18_notes_that_a_file_cannot_hold(tmp_path):
             score.save(path)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["x.mid"]
+
+
+def test_R18_chunks_that_are_none():
+    tables, chunks, _, _ = _core.midi_parse(header(1) + chunk(b"some", b"thing") + chunk(b"MTrk", END), True)
+    assert unpacked(chunks) == [(0, b"some", b"thing")]
+    for size in range(1, len(chunks)):
+        with pytest.raises(ValueError, match="chunks: expected what midi_parse gives, got .* the middle of a chunk"):
+            _core.midi_write(*tables, chunks[:size])
 
 
 def test_R18_values_that_a_score_cannot_hold():

@@ -19,9 +19,7 @@ event_dtype: np.dtype[np.void]
 _Tables: TypeAlias = tuple[int, int, _Array, _Array, _Array, _Array, _Array]
 
 # tables, chunks, issues, unlisted_issues
-def midi_parse(
-    data: bytes, strict: bool
-) -> tuple[_Tables, list[tuple[int, bytes, bytes]], list[tuple[str, int, int]], int]: ...
+def midi_parse(data: bytes, strict: bool) -> tuple[_Tables, bytes, list[tuple[str, int, int]], int]: ...
 def midi_write(
     format: int,
     division: int,
@@ -30,7 +28,7 @@ def midi_write(
     payload: _Array,
     payload_ends: _Array,
     track_ends: _Array,
-    chunks: list[tuple[int, bytes, bytes]],
+    chunks: bytes,
 ) -> bytes: ...
 def midi_check_notes(notes: _Array) -> None: ...
 def midi_seconds(

@@ -153,7 +153,7 @@ class Score(Columns):
         self.format = 1
         self.issues = ()
         self.provenance = dict(provenance or {})
-        self._chunks: list[tuple[int, bytes, bytes]] = []
+        self._chunks = b""  # what is no track: only `_core` looks into it
         self._events = np.zeros(0, EVENT)
         self._payload = np.zeros(0, np.uint8)
         self._payload_ends = np.zeros(0, np.int64)
@@ -209,7 +209,7 @@ class Score(Columns):
         (
             self.format, self._division, self._notes, self._events, self._payload, self._payload_ends, self._track_ends,
         ) = tables  # fmt: skip
-        self._chunks = []
+        self._chunks = b""
         self.issues = ()
         self.provenance = {}
         return self

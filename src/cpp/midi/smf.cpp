@@ -38,6 +38,10 @@ std::uint64_t little_endian_64(const std::uint8_t* p) {
   return little_endian(p) | std::uint64_t{little_endian(p + 4)} << 32;
 }
 
+std::array<char, 4> id_of(const std::uint8_t* p) {
+  return {static_cast<char>(p[0]), static_cast<char>(p[1]), static_cast<char>(p[2]), static_cast<char>(p[3])};
+}
+
 bool is(const std::uint8_t* p, const char* id) { return std::memcmp(p, id, 4) == 0; }
 
 bool is_printable(const std::uint8_t* p) {
@@ -126,7 +130,7 @@ class Parser {
         found = true;
         begin = at + 8, end = begin + length;
       } else {
-        song_.chunks.push_back({found ? Chunk::after_data : Chunk::before_data, std::string(p, p + 4), p + 8, length});
+        song_.chunks.push({found ? Chunk::after_data : Chunk::before_data, id_of(p), p + 8, length});
       }
       at += 8 + std::min(length + (length & 1), left);
     }
@@ -174,7 +178,7 @@ class Parser {
              header_ + 12);
       }
     }
-    if (length > 6) song_.chunks.push_back({Chunk::in_header, "MThd", p + 14, length - 6});
+    if (length > 6) song_.chunks.push({Chunk::in_header, id_of(p), p + 14, length - 6});
     at_ += 8 + length;
     return p[10] << 8 | p[11];
   }
@@ -202,7 +206,7 @@ class Parser {
         read_track(at_ + 8, at_ + 8 + std::min(claimed, left), claimed > left);
       } else {
         if (is(p, "MThd")) deviation({Deviation::second_header, -1, to_signed(at_), 0, 0});
-        song_.chunks.push_back({track_, std::string(p, p + 4), p + 8, claimed});
+        song_.chunks.push({track_, id_of(p), p + 8, claimed});
         at_ += 8 + claimed;
       }
     } else {
@@ -750,22 +754,18 @@ class Writer {
   Writer(const SongView& song, Poll poll) : song_(song), poll_(poll) {}
 
   Buffer<std::uint8_t> write() {
-    const bool wrapped = std::any_of(song_.chunks.begin(), song_.chunks.end(),
+    const bool wrapped = std::any_of(song_.chunks, song_.chunks + song_.num_chunks,
                                      [](const Chunk& chunk) { return chunk.before_track < Chunk::in_header; });
     if (!wrapped) {
       write_file();
       return std::move(out_);
     }
     bytes("RIFF\0\0\0\0RMID", 12);
-    for (const Chunk& chunk : song_.chunks) {
-      if (chunk.before_track == Chunk::before_data) riff_chunk(chunk.id, chunk.data, chunk.size);
-    }
+    riff_chunks(Chunk::before_data);
     Writer inside(song_, poll_);
     inside.write_file();
-    riff_chunk("data", inside.out_.data(), inside.out_.size());
-    for (const Chunk& chunk : song_.chunks) {
-      if (chunk.before_track == Chunk::after_data) riff_chunk(chunk.id, chunk.data, chunk.size);
-    }
+    riff_chunk({'d', 'a', 't', 'a'}, inside.out_.data(), inside.out_.size());
+    riff_chunks(Chunk::after_data);
     const std::uint32_t length = checked_length(out_.size() - 8);
     for (std::size_t i = 0; i < 4; ++i) out_[4 + i] = static_cast<std::uint8_t>(length >> 8 * i);
     return std::move(out_);
@@ -776,18 +776,18 @@ class Writer {
     const auto size_in_header = [](std::size_t size, const Chunk& chunk) {
       return size + (chunk.before_track == Chunk::in_header ? chunk.size : 0);
     };
+    const Chunk* chunk = song_.chunks;
+    const Chunk* const last_chunk = song_.chunks + song_.num_chunks;
     bytes("MThd", 4);
-    number(checked_length(std::accumulate(song_.chunks.begin(), song_.chunks.end(), std::size_t{6}, size_in_header)),
-           4);
+    number(checked_length(std::accumulate(song_.chunks, last_chunk, std::size_t{6}, size_in_header)), 4);
     number(static_cast<std::uint32_t>(song_.format), 2);
     number(static_cast<std::uint32_t>(song_.num_tracks), 2);
     number(song_.division, 2);
-    for (const Chunk& chunk : song_.chunks) {
-      if (chunk.before_track == Chunk::in_header) bytes(chunk.data, chunk.size);
+    for (const Chunk* extra = chunk; extra != last_chunk; ++extra) {
+      if (extra->before_track == Chunk::in_header) bytes(extra->data, extra->size);
     }
-    auto chunk = song_.chunks.begin();
     for (std::size_t track = 0; track <= song_.num_tracks; ++track) {
-      for (; chunk != song_.chunks.end() && (track == song_.num_tracks || chunk->before_track <= std::int64_t(track));
+      for (; chunk != last_chunk && (track == song_.num_tracks || chunk->before_track <= std::int64_t(track));
            ++chunk) {
         if (chunk->before_track < 0) continue;
         bytes(chunk->id.data(), 4);
@@ -798,7 +798,14 @@ class Writer {
     }
   }
 
-  void riff_chunk(const std::string& id, const std::uint8_t* data, std::size_t size) {
+  void riff_chunks(std::int32_t place) {
+    for (std::size_t i = 0; i < song_.num_chunks; ++i) {
+      const Chunk& chunk = song_.chunks[i];
+      if (chunk.before_track == place) riff_chunk(chunk.id, chunk.data, chunk.size);
+    }
+  }
+
+  void riff_chunk(const std::array<char, 4>& id, const std::uint8_t* data, std::size_t size) {
     const std::uint32_t length = checked_length(size);
     bytes(id.data(), 4);
     for (int i = 0; i < 4; ++i) out_.push(static_cast<std::uint8_t>(length >> 8 * i));

@@ -2,9 +2,9 @@
 // reader fills, the writer writes, and the encoders turn into tokens. Time is 64-bit ticks.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "base/buffer.h"
@@ -37,7 +37,7 @@ struct Chunk {  // neither header nor track
     after_data = -3,   // and after it
   };
   std::int32_t before_track;  // or one of those
-  std::string id;
+  std::array<char, 4> id;
   const std::uint8_t* data;
   std::size_t size;
 };
@@ -82,7 +82,7 @@ struct Song {
   Buffer<std::uint8_t> payload;
   Buffer<std::int64_t> payload_ends;  // one for every event with status >= 0xF0
   Buffer<std::int64_t> track_ends;    // tick of every track's end
-  std::vector<Chunk> chunks;          // point into the bytes given to parse()
+  Buffer<Chunk> chunks;               // point into the bytes given to parse()
   std::vector<Issue> issues;          // the first max_issues
   std::int64_t unlisted_issues = 0;
 };
@@ -100,7 +100,8 @@ struct SongView {
   std::size_t payload_size = 0, num_payloads = 0;
   const std::int64_t* track_ends = nullptr;
   std::size_t num_tracks = 0;
-  std::vector<Chunk> chunks;
+  const Chunk* chunks = nullptr;
+  std::size_t num_chunks = 0;
 };
 
 inline SongView view_of(const Song& song) {
@@ -116,7 +117,8 @@ inline SongView view_of(const Song& song) {
           song.payload_ends.size(),
           song.track_ends.data(),
           song.track_ends.size(),
-          song.chunks};
+          song.chunks.data(),
+          song.chunks.size()};
 }
 
 }  // namespace musicgen::midi
