@@ -211,6 +211,7 @@ def test_the_version_is_written_once():
 PUBLIC = {
     "music": ["Audio", "Model", "Score", "build_info", "load", "models", "read_midi", "sample"],
     "corpora": ["TokenStore", "encode_corpus"],
+    "rolls": ["piano_roll", "piano_rolls"],
     "errors": ["CheckpointError", "DeviceError", "MidiError", "MusicgenExtError", "WeightsError"],
 }
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from musicgen_ext.model import load as load
     from musicgen_ext.model import models as models
     from musicgen_ext.model import sample as sample
+    from musicgen_ext.rolls import piano_roll as piano_roll
+    from musicgen_ext.rolls import piano_rolls as piano_rolls
 
 _ROOMS = {
     "audio": ("Audio", "read_audio"),
@@ -37,6 +39,7 @@ _ROOMS = {
     "errors": ("CheckpointError", "DeviceError", "MidiError", "MidiWarning", "MusicgenExtError", "WeightsError"),
     "midi": ("Score", "Track", "read_midi"),
     "model": ("Model", "build_info", "load", "models", "sample"),
+    "rolls": ("piano_roll", "piano_rolls"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

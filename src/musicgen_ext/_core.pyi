@@ -31,6 +31,57 @@ def midi_write(
     chunks: bytes,
 ) -> bytes: ...
 def midi_check_notes(notes: _Array) -> None: ...
+
+part_note_dtype: np.dtype[np.void]
+part_pedal_dtype: np.dtype[np.void]
+part_bend_dtype: np.dtype[np.void]
+roll_max_width: float
+
+@final
+class RollOptions:
+    def __init__(
+        self,
+        fs: float,
+        steps_per_beat: int,
+        pedal_threshold: float | None,
+        times: _Array | None,
+        drums: bool,
+        per_track: bool,
+    ) -> None: ...
+
+@final
+class Roll:
+    # Made by the static methods only.
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    # roll, issues, unlisted_issues
+    @staticmethod
+    def of_bytes(
+        data: bytes, options: RollOptions, as_written: bool
+    ) -> tuple[Roll, list[tuple[str, int, int]], int]: ...
+    @staticmethod
+    def of_song(
+        format: int,
+        division: int,
+        notes: _Array,
+        events: _Array,
+        payload: _Array,
+        payload_ends: _Array,
+        track_ends: _Array,
+        options: RollOptions,
+        as_written: bool,
+    ) -> Roll: ...
+    # track, width, notes, pedals, bends
+    @staticmethod
+    def of_parts(
+        parts: list[tuple[int, int, _Array, _Array, _Array]], num_tracks: int, options: RollOptions
+    ) -> Roll: ...
+    @property
+    def width(self) -> float: ...
+    @property
+    def num_tracks(self) -> int: ...
+    def draw(self, channel: str, binary: bool, zeroed: bool, out: _Array) -> None: ...
+    def draw_bits(self, channel: str, zeroed: bool, out: _Array) -> None: ...
+
 def midi_seconds(
     format: int,
     division: int,

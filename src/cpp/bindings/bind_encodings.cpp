@@ -71,31 +71,6 @@ py::tuple decode(const midi::Encoder& encoder, const Tokens& tokens) {
   return tables_of(song);
 }
 
-// Times in seconds of ticks of one track.
-py::array_t<double> seconds_of(int format, std::uint16_t division, const py::array& notes, const py::array& events,
-                               const py::array& payload, const py::array& payload_ends, const py::array& track_ends,
-                               const py::array& ticks, std::int32_t track, bool as_pretty_midi) {
-  const midi::SongView song = view_of(format, division, notes, events, payload, payload_ends, track_ends);
-  const auto* times = rows_of<std::int64_t>(ticks, plain<std::int64_t>(), "ticks");
-  py::array_t<double> result(ticks.size());
-  double* out = result.mutable_data();
-  const auto size = static_cast<std::size_t>(ticks.size());
-  without_lock([&] {
-    midi::check_song(song);
-    const midi::TempoMap map(song, as_pretty_midi ? midi::Seconds::pretty_midi : midi::Seconds::exact);
-    midi::TempoMap::Cursor cursor(map, track);
-    for (std::size_t i = 0; i < size; ++i) out[i] = cursor.seconds(times[i]);
-  });
-  return result;
-}
-
-double duration_of(int format, std::uint16_t division, const py::array& notes, const py::array& events,
-                   const py::array& payload, const py::array& payload_ends, const py::array& track_ends) {
-  const midi::SongView song = view_of(format, division, notes, events, payload, payload_ends, track_ends);
-  midi::check_song(song);
-  return midi::duration_of(song);
-}
-
 // ------------------------------------------------------------------------------------------------------- many files
 
 // Asks work in other threads to stop.
@@ -278,12 +253,6 @@ py::tuple find_voices(const midi::VoiceGrid& encoder, bool melody, int format, s
 void register_encodings(py::module_& m) {
   py::class_<Cancel>(m, "Cancel").def(py::init<>()).def("set", [](Cancel& cancel) { cancel.is_set = true; });
 
-  m.def("midi_seconds", &seconds_of, "format"_a, "division"_a, py::arg("notes").noconvert(),
-        py::arg("events").noconvert(), py::arg("payload").noconvert(), py::arg("payload_ends").noconvert(),
-        py::arg("track_ends").noconvert(), py::arg("ticks").noconvert(), "track"_a, "as_pretty_midi"_a);
-  m.def("midi_duration", &duration_of, "format"_a, "division"_a, py::arg("notes").noconvert(),
-        py::arg("events").noconvert(), py::arg("payload").noconvert(), py::arg("payload_ends").noconvert(),
-        py::arg("track_ends").noconvert());
   py::class_<midi::Encoder>(m, "Encoder")
       .def_property_readonly("width", &midi::Encoder::width)
       .def("encode", &encode, "format"_a, "division"_a, py::arg("notes").noconvert(), py::arg("events").noconvert(),

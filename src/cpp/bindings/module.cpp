@@ -13,6 +13,7 @@ void register_encodings(py::module_& m);
 void register_features(py::module_& m);
 void register_generate(py::module_& m);
 void register_midi(py::module_& m);
+void register_rolls(py::module_& m);
 void register_tokens(py::module_& m);
 
 namespace {
@@ -45,6 +46,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   register_features(m);
   register_generate(m);
   register_midi(m);
+  register_rolls(m);
   register_encodings(m);
   register_tokens(m);
 }

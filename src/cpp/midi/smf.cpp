@@ -78,8 +78,8 @@ std::string place_of(std::int64_t offset, std::int32_t track) {
 
 class Parser {
  public:
-  Parser(const std::uint8_t* data, std::size_t size, bool strict, Poll poll)
-      : data_(data), size_(size), strict_(strict), poll_(poll) {
+  Parser(const std::uint8_t* data, std::size_t size, bool strict, Poll poll, Listener* listener)
+      : data_(data), size_(size), strict_(strict), poll_(poll), listener_(listener) {
     heads_.fill(no_note);
     starts_.fill(0);
   }
@@ -239,7 +239,7 @@ class Parser {
 
     while (!ended) {
       poll_at(p);
-      if (!skipped) {
+      if (!skipped && listener_ == nullptr) {
         p = read_plain_events(p, p + std::min<std::int64_t>(end - p, poll_bytes), running, cancelled);
       }
       const std::uint8_t* const event = p;
@@ -318,6 +318,7 @@ class Parser {
           continue;
         }
         p += count;
+        if (listener_ != nullptr) listener_->channel_event(track_, time_, status, data1, data2);
         const int key = (status & 0x0F) << 7 | data1;
         switch (status & 0xF0) {
           case 0x90:
@@ -617,6 +618,7 @@ class Parser {
   std::size_t size_;  // where the MIDI file ends
   const bool strict_;
   const Poll poll_;
+  Listener* const listener_;
   Song song_;
   std::size_t at_ = 0;
   std::int64_t header_ = 0, polled_ = 0;
@@ -729,12 +731,12 @@ std::string message_of(const Issue& issue) {
   return text + place_of(issue.offset, issue.track);
 }
 
-Song parse(const std::uint8_t* data, std::size_t size, bool strict, Poll poll) {
+Song parse(const std::uint8_t* data, std::size_t size, bool strict, Poll poll, Listener* listener) {
   if (size > static_cast<std::size_t>(max_file_size)) {
     throw std::invalid_argument("MIDI data: expected at most " + std::to_string(max_file_size) + " bytes, got " +
                                 std::to_string(size));
   }
-  return Parser(data, size, strict, poll).parse();
+  return Parser(data, size, strict, poll, listener).parse();
 }
 
 // ---------------------------------------------------------------------------------------------------------- writing

@@ -27,8 +27,19 @@ std::string message_of(const Issue& issue);  // "expected …, got …, at byte 
 constexpr std::size_t max_issues = 10'000;         // a broken megabyte could have a million
 constexpr std::int64_t max_delta = (1 << 28) - 1;  // four bytes of seven bits
 
+// Hears every channel event of a file in the order of its bytes: finer than what a song keeps, which is the place of an
+// event among the notes of its tick.
+class Listener {
+ public:
+  virtual void channel_event(std::int32_t track, std::int64_t time, std::uint8_t status, std::uint8_t data1,
+                             std::uint8_t data2) = 0;
+
+ protected:
+  ~Listener() = default;
+};
+
 // Throws MidiError: bytes that are no MIDI file in either mode, any deviation in strict mode.
-Song parse(const std::uint8_t* data, std::size_t size, bool strict, Poll poll);
+Song parse(const std::uint8_t* data, std::size_t size, bool strict, Poll poll, Listener* listener = nullptr);
 
 // Throws std::invalid_argument naming the first note, and its field, that a MIDI file cannot hold.
 void check_notes(const Note* notes, std::size_t size);
