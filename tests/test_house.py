@@ -36,6 +36,8 @@ FLOORS = {
     "rolls": 3,
     "transform": 3,
     "corpus": 4,
+    "matching": 4,
+    "signals": 4,
     "generate": 4,
     "evaluate": 4,
     "train": 4,
@@ -209,7 +211,7 @@ def test_the_version_is_written_once():
 
 
 PUBLIC = {
-    "music": ["Audio", "Model", "Score", "build_info", "load", "models", "read_midi", "sample"],
+    "music": ["Audio", "Model", "Score", "build_info", "load", "match", "models", "read_midi", "sample"],
     "corpora": ["TokenStore", "encode_corpus"],
     "rolls": ["piano_roll", "piano_rolls"],
     "errors": ["CheckpointError", "DeviceError", "MidiError", "MusicgenExtError", "WeightsError"],

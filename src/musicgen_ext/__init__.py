@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from musicgen_ext.errors import MidiWarning as MidiWarning
     from musicgen_ext.errors import MusicgenExtError as MusicgenExtError
     from musicgen_ext.errors import WeightsError as WeightsError
+    from musicgen_ext.matching import Match as Match
+    from musicgen_ext.matching import match as match
     from musicgen_ext.midi import Score as Score
     from musicgen_ext.midi import Track as Track
     from musicgen_ext.midi import read_midi as read_midi
@@ -37,6 +39,7 @@ _ROOMS = {
     "corpus": ("TokenStore", "encode_corpus"),
     "encodings": ("Note",),
     "errors": ("CheckpointError", "DeviceError", "MidiError", "MidiWarning", "MusicgenExtError", "WeightsError"),
+    "matching": ("Match", "match"),
     "midi": ("Score", "Track", "read_midi"),
     "model": ("Model", "build_info", "load", "models", "sample"),
     "rolls": ("piano_roll", "piano_rolls"),

@@ -12,6 +12,7 @@ void register_audio(py::module_& m);
 void register_encodings(py::module_& m);
 void register_features(py::module_& m);
 void register_generate(py::module_& m);
+void register_match(py::module_& m);
 void register_midi(py::module_& m);
 void register_rolls(py::module_& m);
 void register_tokens(py::module_& m);
@@ -49,4 +50,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   register_rolls(m);
   register_encodings(m);
   register_tokens(m);
+  register_match(m);
 }

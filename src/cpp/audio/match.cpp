@@ -1,0 +1,377 @@
+#include "audio/match.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+
+#include "base/checked.h"
+#include "base/parallel.h"
+#include "base/target.h"
+
+#if MUSICGEN_X86
+#include <immintrin.h>
+#elif MUSICGEN_ARM64
+#include <arm_neon.h>
+#endif
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#define __attribute__(x)
+#define __builtin_memcpy std::memcpy
+#endif
+
+namespace musicgen::audio {
+
+namespace {
+
+constexpr int kLanes = 16;
+constexpr int kOffsets = 64;  // of a block of the correlation: four vectors
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// Up to sixteen rows of the clip on their way through the piece. The rows of the cost matrix D above are in `row`, and
+// the last row of the strip replaces them as it goes.
+struct Strip {
+  Cost cost;
+  int dims;
+  float weights[3][kLanes];  // of the steps
+  const float* clip;         // [dims][kLanes], negated for the cosine
+  const float* piece;  // frame 0 of the reversed piece: frame j lies at piece[-j], kLanes more frames on both sides
+  std::size_t piece_stride;
+  int last_lane;            // the last one that holds a row of the clip
+  float* row;               // [frames + kLanes]
+  std::int32_t* row_start;  // where its paths begin; in lanes as bits (below 2^30 they are no NaN)
+  float* steps;             // null, or [frames + kLanes][kLanes]: the index of the step that led to a cell
+};
+
+// What a step leaves to the next one.
+struct Carry {
+  float left[kLanes], corner[kLanes], left_start[kLanes], corner_start[kLanes];
+};
+
+struct Kernels {
+  void (*correlate_block)(const float* clip, std::size_t clip_stride, const float* piece, std::size_t piece_stride,
+                          int dims, std::int64_t frames, float* out);
+  void (*warp_steps)(const Strip& strip, Carry& carry, std::int64_t first, std::int64_t last);
+};
+
+namespace baseline {
+#include "audio/match_lanes_baseline.inl"
+
+#include "audio/match.inl"
+}  // namespace baseline
+
+#if MUSICGEN_X86
+
+MUSICGEN_BEGIN_AVX2
+namespace avx2 {
+#include "audio/match_lanes_avx2.inl"
+
+#include "audio/match.inl"
+}  // namespace avx2
+MUSICGEN_END_TARGET
+
+MUSICGEN_BEGIN_AVX512
+namespace avx512 {
+#include "audio/match_lanes_avx512.inl"
+
+#include "audio/match.inl"
+}  // namespace avx512
+MUSICGEN_END_TARGET
+
+#endif
+
+const Kernels& kernels_for(Isa isa) {
+#if MUSICGEN_X86
+  if (isa == Isa::avx512) return avx512::kKernels;
+  if (isa == Isa::avx2) return avx2::kKernels;
+#endif
+  (void)isa;
+  return baseline::kKernels;
+}
+
+// -- the pieces of a library over threads ----------------------------------------------------------------------------
+
+// Counts work, and now and then looks whether the call should end. Only the calling thread has someone to ask.
+class Watch {
+ public:
+  Watch(const Requested* requested, std::atomic<bool>& stopped) : requested_(requested), stopped_(stopped) {}
+
+  bool after(std::int64_t multiplications) {
+    work_ += multiplications;
+    if (work_ < kWorkBetweenLooks) return false;
+    work_ = 0;
+    if (requested_ != nullptr) {
+      const auto now = std::chrono::steady_clock::now();
+      if (now - last_ > std::chrono::milliseconds(20)) {
+        last_ = now;
+        if ((*requested_)()) stopped_ = true;
+      }
+    }
+    return stopped_;
+  }
+
+ private:
+  static constexpr std::int64_t kWorkBetweenLooks = 4'000'000;  // 0.2 ms on a fast path, 5 ms on the slowest
+  const Requested* requested_;
+  std::atomic<bool>& stopped_;
+  std::int64_t work_ = 0;
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+// Calls body(piece, watch) for every piece, the next free thread taking the next piece. False if interrupted.
+template <class Body>
+bool over_pieces(std::size_t count, int threads, const Requested& requested, Body&& body) {
+  std::atomic<bool> stopped{false};
+  std::atomic<std::size_t> next{0};
+  const auto parts = std::max<std::size_t>(1, std::min(count, static_cast<std::size_t>(std::max(threads, 1))));
+  const auto share = [&](int part) {
+    Watch watch(part == 0 ? &requested : nullptr, stopped);
+    for (std::size_t k = next++; k < count && !stopped; k = next++) body(k, watch);
+  };
+  parallel(static_cast<int>(parts), share, [&] {
+    if (requested()) stopped = true;
+  });
+  return !stopped;
+}
+
+// -- correlation -----------------------------------------------------------------------------------------------------
+
+// A stretch whose variance is this part of its energy varies by rounding only: float32 features of a steady sound.
+constexpr double kFlat = 1e-10;
+
+// sums[t] = values[t] + … + values[t + width - 1] for every t, without taking anything off again: what lies outside a
+// window cannot leave its rounding in it. Tails and heads of blocks as wide as the window (M. van Herk, Pattern
+// Recognition Letters 13, 1992).
+void window_sums(const double* values, std::int64_t count, std::int64_t width, double* sums) {
+  for (std::int64_t first = 0; first < count; first += width) {
+    const std::int64_t windows = count - width + 1;
+    double tail = 0;
+    for (std::int64_t t = std::min(first + width, count) - 1; t >= first; --t) {
+      tail += values[t];
+      if (t < windows) sums[t] = tail;
+    }
+    double head = 0;
+    for (std::int64_t t = first; t < std::min(first + width - 1, count); ++t) {  // windows that end here began before
+      head += values[t];
+      if (t - width + 1 >= 0) sums[t - width + 1] += head;
+    }
+  }
+}
+
+// The clip once, in the form every piece meets.
+struct Template {
+  Template(const Correlation& options, int dims_, const Sequence& clip)
+      : center(options.center), dims(dims_), frames(clip.frames) {
+    values.assign(clip.values, clip.values + checked_product(to_size(dims), to_size(frames)));
+    double squares = 0, energy = 0;
+    for (int r = 0; r < dims; ++r) {
+      float* row = values.data() + to_size(r) * to_size(frames);
+      double mean = 0;
+      for (std::int64_t j = 0; j < frames; ++j) mean += row[j];
+      mean /= static_cast<double>(frames);
+      for (std::int64_t j = 0; j < frames; ++j) {
+        energy += static_cast<double>(row[j]) * row[j];
+        if (center) row[j] = static_cast<float>(row[j] - mean);
+        squares += static_cast<double>(row[j]) * row[j];
+      }
+    }
+    flat = !(squares > (center ? kFlat * energy : 0));
+    const double norm = std::sqrt(squares);
+    for (float& value : values) value = flat ? 0.0f : static_cast<float>(value / norm);
+  }
+
+  bool center;
+  int dims;
+  std::int64_t frames;
+  std::vector<float> values;  // of norm 1: large features do not overflow
+  bool flat;                  // nothing to correlate with
+};
+
+void correlate_piece(const Template& clip, const Sequence& piece, float* curve, const Kernels& kernels, Watch& watch) {
+  const std::int64_t n = piece.frames, m = clip.frames, offsets = n - m + 1;
+  if (offsets <= 0) return;
+  if (clip.flat) {
+    std::fill(curve, curve + offsets, 0.0f);
+    return;
+  }
+  const auto rows = to_size(clip.dims);
+  const std::size_t blocks = (to_size(offsets) + kOffsets - 1) / kOffsets;
+  // The energy of every stretch, what is left of it without the means of its rows, and these for some stretches.
+  std::vector<double> values(to_size(n)), squares(to_size(n), 0.0), sums(to_size(offsets));
+  std::vector<double> energy(to_size(offsets)), varying, means(checked_product(rows, blocks), 0.0);
+  for (std::size_t r = 0; r < rows; ++r) {
+    const float* row = piece.values + r * to_size(n);
+    for (std::size_t j = 0; j < values.size(); ++j) {
+      values[j] = row[j];
+      squares[j] += values[j] * values[j];
+    }
+    if (clip.center) {
+      varying.resize(to_size(offsets));
+      window_sums(values.data(), n, m, sums.data());
+      for (std::size_t t = 0; t < sums.size(); ++t) varying[t] -= sums[t] * sums[t] / static_cast<double>(m);
+      for (std::size_t b = 0; b < blocks; ++b) means[r * blocks + b] = sums[b * kOffsets] / static_cast<double>(m);
+    }
+    if (watch.after(8 * n)) return;
+  }
+  window_sums(squares.data(), n, m, energy.data());
+
+  // The mean of the first stretch comes off the rows of a block first: in the products it would cancel, but for its
+  // rounding.
+  const std::size_t stride = round_up(to_size(m) + kOffsets, kLanes);
+  std::vector<float> block(checked_product(rows, stride), 0.0f);
+  for (std::int64_t first = 0; first < offsets; first += kOffsets) {
+    const std::int64_t seen = std::min<std::int64_t>(m + kOffsets - 1, n - first);
+    for (std::size_t r = 0; r < rows; ++r) {
+      const float* row = piece.values + r * to_size(n) + first;
+      const double mean = means[r * blocks + to_size(first / kOffsets)];
+      for (std::int64_t j = 0; j < seen; ++j) block[r * stride + to_size(j)] = static_cast<float>(row[j] - mean);
+    }
+    float products[kOffsets];
+    kernels.correlate_block(clip.values.data(), to_size(m), block.data(), stride, clip.dims, m, products);
+    for (std::int64_t t = first; t < std::min(first + kOffsets, offsets); ++t) {
+      const double all = energy[to_size(t)], own = clip.center ? all + varying[to_size(t)] : all;
+      const bool flat = !(own > (clip.center ? kFlat * all : 0));
+      const double score = flat ? 0 : static_cast<double>(products[t - first]) / std::sqrt(own);
+      curve[t] = static_cast<float>(std::clamp(score, -1.0, 1.0));
+    }
+    if (watch.after(kOffsets * clip.dims * m)) return;
+  }
+}
+
+// -- warping ---------------------------------------------------------------------------------------------------------
+
+// Features as the cost wants them: for the cosine, every frame of length 1. Silence has no direction: it is an axis of
+// its own there, so that it costs 0 to meet silence and 1 to meet sound.
+struct Frames {
+  Frames(Cost cost, int dims, const Sequence& sequence)
+      : rows(to_size(dims) + (cost == Cost::cosine ? 1 : 0)), count(to_size(sequence.frames)) {
+    values.assign(checked_product(rows, count), 0.0f);
+    std::copy(sequence.values, sequence.values + to_size(dims) * count, values.begin());
+    if (cost != Cost::cosine) {
+      for (const float value : values) largest = std::max(largest, std::abs(value));
+      return;
+    }
+    std::vector<double> norm(count, 0.0);
+    for (std::size_t i = 0; i < to_size(dims) * count; ++i)
+      norm[i % count] += static_cast<double>(values[i]) * values[i];
+    for (std::size_t j = 0; j < count; ++j) {
+      silent = silent || norm[j] == 0;
+      values[to_size(dims) * count + j] = norm[j] == 0 ? 1.0f : 0.0f;
+      norm[j] = norm[j] == 0 ? 1 : std::sqrt(norm[j]);
+    }
+    for (std::size_t i = 0; i < to_size(dims) * count; ++i) values[i] = static_cast<float>(values[i] / norm[i % count]);
+  }
+
+  std::size_t rows, count;
+  std::vector<float> values;  // (rows, count)
+  bool silent = false;        // some frame is (for the cosine)
+  float largest = 0;          // magnitude (for the distance)
+};
+
+// One pass of a clip through a piece. `steps`: null, or where the kernel traces its steps, strip by strip.
+void warp_piece(const Warping& options, const Frames& clip, const Frames& piece, float* costs, std::int32_t* starts,
+                float* steps, const Kernels& kernels, Watch& watch) {
+  const std::size_t n = piece.count;
+  // The axis of silence is needed where both sides have some.
+  const std::size_t rows = clip.rows - (options.cost == Cost::cosine && !(clip.silent && piece.silent) ? 1 : 0);
+  const std::size_t stride = n + 2 * kLanes;
+  std::vector<float> reversed(checked_product(rows, stride), 0.0f);
+  // Distances of numbers near 1: their squares stay in range, and a power of two leaves every digit in place.
+  const float largest = std::max(clip.largest, piece.largest);
+  const int exponent = largest > 0 ? std::clamp(std::ilogb(largest), -126, 126) : 0;
+  const float scale = options.cost == Cost::cosine ? 1.0f : std::ldexp(1.0f, -exponent);
+  for (std::size_t r = 0; r < rows; ++r)
+    for (std::size_t j = 0; j < n; ++j) reversed[r * stride + kLanes + n - 1 - j] = scale * piece.values[r * n + j];
+
+  // Above row 0 of the cost matrix lies a row of zeros: a path may begin anywhere. Only the diagonal leads out of it.
+  std::vector<float> row(n + kLanes, 0.0f), values(rows * kLanes);
+  std::vector<std::int32_t> row_start(n + kLanes);
+  std::iota(row_start.begin(), row_start.end(), 1);
+  Strip strip{};
+  strip.cost = options.cost;
+  strip.dims = static_cast<int>(rows);
+  strip.clip = values.data();
+  strip.piece = reversed.data() + kLanes + n - 1;
+  strip.piece_stride = stride;
+  strip.row = row.data();
+  strip.row_start = row_start.data();
+  const float factor = options.cost == Cost::cosine ? -1.0f : scale;
+  for (std::size_t first = 0; first < clip.count; first += kLanes) {
+    const std::size_t lanes = std::min<std::size_t>(kLanes, clip.count - first);
+    for (std::size_t r = 0; r < rows; ++r)
+      for (std::size_t l = 0; l < kLanes; ++l)
+        values[r * kLanes + l] = l < lanes ? factor * clip.values[r * clip.count + first + l] : 0.0f;
+    for (std::size_t k = 0; k < 3; ++k) std::fill_n(strip.weights[k], kLanes, options.weights[k]);
+    Carry carry{};
+    std::fill_n(carry.left, kLanes, kInfinity);
+    std::fill_n(carry.corner, kLanes, kInfinity);
+    if (first == 0) {
+      strip.weights[0][0] = 1;
+      strip.weights[1][0] = strip.weights[2][0] = std::numeric_limits<float>::max();
+      carry.corner[0] = 0;
+    }
+    strip.last_lane = static_cast<int>(lanes) - 1;
+    strip.steps = steps;
+    if (steps != nullptr) steps += (n + kLanes) * kLanes;
+    constexpr std::int64_t chunk = 1024;
+    const auto end = static_cast<std::int64_t>(n + lanes) - 1;
+    for (std::int64_t t = 0; t < end; t += chunk) {
+      kernels.warp_steps(strip, carry, t, std::min(t + chunk, end));
+      if (watch.after(chunk * kLanes * static_cast<std::int64_t>(rows + 4))) return;
+    }
+  }
+  for (std::size_t j = 0; j < n; ++j) costs[j] = row[j] / scale;
+  std::copy_n(row_start.begin(), n, starts);
+}
+
+}  // namespace
+
+bool correlate(const Correlation& options, int dims, const Sequence& clip, const std::vector<Sequence>& pieces,
+               const std::vector<float*>& curves, int threads, Isa isa, const Requested& requested) {
+  const Template prepared(options, dims, clip);
+  const Kernels& kernels = kernels_for(isa);
+  return over_pieces(pieces.size(), threads, requested, [&](std::size_t k, Watch& watch) {
+    correlate_piece(prepared, pieces[k], curves[k], kernels, watch);
+  });
+}
+
+bool warp(const Warping& options, int dims, const Sequence& clip, const std::vector<Sequence>& pieces,
+          const std::vector<float*>& costs, const std::vector<std::int32_t*>& starts, int threads, Isa isa,
+          const Requested& requested) {
+  const Frames prepared(options.cost, dims, clip);
+  const Kernels& kernels = kernels_for(isa);
+  return over_pieces(pieces.size(), threads, requested, [&](std::size_t k, Watch& watch) {
+    const Frames piece(options.cost, dims, pieces[k]);
+    if (piece.count > 0) warp_piece(options, prepared, piece, costs[k], starts[k], nullptr, kernels, watch);
+  });
+}
+
+std::vector<std::int64_t> warp_path(const Warping& options, int dims, const Sequence& clip, const Sequence& stretch,
+                                    Isa isa, const Requested& requested) {
+  const Frames prepared(options.cost, dims, clip), piece(options.cost, dims, stretch);
+  const std::size_t pitch = (piece.count + kLanes) * kLanes;
+  std::vector<float> steps(checked_product((prepared.count + kLanes - 1) / kLanes, pitch)), costs(piece.count);
+  std::vector<std::int32_t> starts(piece.count);
+  const bool done = over_pieces(1, 1, requested, [&](std::size_t, Watch& watch) {
+    warp_piece(options, prepared, piece, costs.data(), starts.data(), steps.data(), kernels_for(isa), watch);
+  });
+  std::vector<std::int64_t> path;
+  if (!done) return path;
+  std::size_t i = prepared.count - 1, j = piece.count - 1;
+  for (;;) {
+    path.push_back(static_cast<std::int64_t>(j));
+    path.push_back(static_cast<std::int64_t>(i));
+    if (i == 0) break;
+    const std::size_t lane = i % kLanes;
+    const float step = steps[i / kLanes * pitch + (j + lane) * kLanes + lane];
+    if (step != 1) --i;
+    if (step != 2) --j;
+  }
+  std::reverse(path.begin(), path.end());
+  return path;
+}
+
+}  // namespace musicgen::audio

@@ -1,0 +1,88 @@
+// The kernels, in terms of the lanes included before this file. No standard library calls: see base/target.h.
+
+// out[0 … kOffsets) = sum over rows r and frames j of clip[r][j] * piece[r][j + offset].
+void correlate_block(const float* clip, std::size_t clip_stride, const float* piece, std::size_t piece_stride, int dims,
+                     std::int64_t frames, float* out) {
+  constexpr int vecs = kOffsets / kLanes;
+  constexpr std::int64_t run = 256;  // terms in one chain; chains are added up apart, so that errors stay small
+  V total[vecs];
+  for (int v = 0; v < vecs; ++v) total[v] = set1(0.0f);
+  for (int r = 0; r < dims; ++r, clip += clip_stride, piece += piece_stride) {
+    for (std::int64_t first = 0; first < frames; first += run) {
+      const std::int64_t last = first + run < frames ? first + run : frames;
+      V sum[vecs];
+      for (int v = 0; v < vecs; ++v) sum[v] = set1(0.0f);
+      for (std::int64_t j = first; j < last; ++j) {
+        const V each = set1(clip[j]);
+        for (int v = 0; v < vecs; ++v) sum[v] = fma(each, load(piece + j + kLanes * v), sum[v]);
+      }
+      for (int v = 0; v < vecs; ++v) total[v] = add(total[v], sum[v]);
+    }
+  }
+  for (int v = 0; v < vecs; ++v) store(out + kLanes * v, total[v]);
+}
+
+// Lane l of step t is the cell (row l of the strip, frame t - l): its neighbours come from the two steps before.
+template <Cost C, bool Trace>
+inline __attribute__((always_inline)) void warp_steps_of(const Strip& s, Carry& carry, std::int64_t first,
+                                                         std::int64_t last) {
+  const V w_both = load(s.weights[0]), w_piece = load(s.weights[1]), w_clip = load(s.weights[2]);
+  V left = load(carry.left), corner = load(carry.corner);
+  V left_start = load(carry.left_start), corner_start = load(carry.corner_start);
+  float out[kLanes];
+  for (std::int64_t t = first; t < last; ++t) {
+    V cost = set1(C == Cost::cosine ? 1.0f : 0.0f);
+    const float* x = s.piece - t;
+    for (int k = 0; k < s.dims; ++k, x += s.piece_stride) {
+      const V clip = load(s.clip + kLanes * k);
+      if constexpr (C == Cost::cosine) {
+        cost = fma(clip, load(x), cost);  // of the negative
+      } else {
+        const V difference = sub(clip, load(x));
+        cost = fma(difference, difference, cost);
+      }
+    }
+    cost = C == Cost::cosine ? max(cost, set1(0.0f)) : sqrt(cost);
+
+    // The row above the strip lies where this strip's last row is going: read before it is written.
+    float start_above;
+    __builtin_memcpy(&start_above, s.row_start + t, sizeof(float));
+    const V up = shift_in(s.row[t], left), up_start = shift_in(start_above, left_start);
+    V best = add(corner, mul(w_both, cost)), start = corner_start;
+    const V by_piece = add(left, mul(w_piece, cost));
+    const Mask m1 = less(by_piece, best);
+    best = select(m1, by_piece, best);
+    start = select(m1, left_start, start);
+    const V by_clip = add(up, mul(w_clip, cost));
+    const Mask m2 = less(by_clip, best);
+    best = select(m2, by_clip, best);
+    start = select(m2, up_start, start);
+    if constexpr (Trace) store(s.steps + kLanes * t, select(m2, set1(2.0f), select(m1, set1(1.0f), set1(0.0f))));
+    corner = up;
+    corner_start = up_start;
+    left = best;
+    left_start = start;
+    if (t >= s.last_lane) {
+      store(out, best);
+      s.row[t - s.last_lane] = out[s.last_lane];
+      store(out, start);
+      __builtin_memcpy(s.row_start + (t - s.last_lane), out + s.last_lane, sizeof(float));
+    }
+  }
+  store(carry.left, left);
+  store(carry.corner, corner);
+  store(carry.left_start, left_start);
+  store(carry.corner_start, corner_start);
+}
+
+void warp_steps(const Strip& s, Carry& carry, std::int64_t first, std::int64_t last) {
+  if (s.steps != nullptr) {
+    s.cost == Cost::cosine ? warp_steps_of<Cost::cosine, true>(s, carry, first, last)
+                           : warp_steps_of<Cost::euclidean, true>(s, carry, first, last);
+  } else {
+    s.cost == Cost::cosine ? warp_steps_of<Cost::cosine, false>(s, carry, first, last)
+                           : warp_steps_of<Cost::euclidean, false>(s, carry, first, last);
+  }
+}
+
+const Kernels kKernels = {correlate_block, warp_steps};

@@ -1,0 +1,415 @@
+"""Template matching: the native search against its plain twin and librosa's DTW, planted clips, silence and ties."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import musicgen_ext as mg
+from musicgen_ext import _core, matching
+from musicgen_reference import matching as reference
+
+EPS = float(np.finfo(np.float32).eps)
+# In units of eps: a correlation is a float32 sum of rounded products of numbers whose squares add up to 1, in chains of
+# 256. Worst measured over the cases below: 1.6.
+CORRELATION_BOUND = 8
+# In units of eps and of the accumulated cost, which is a float32 sum along the path; a cosine near 0 is rounded in
+# units of 1, not of itself, at every step. Worst measured: 2.5.
+WARP_BOUND = 8
+
+
+def normal(rng, *shape):
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def chroma_like(rng, frames):
+    """Twelve rows, a few of them loud, changing every ten frames or so."""
+    chords = rng.random((12, frames // 10 + 2)) ** 6
+    steady = np.repeat(chords, rng.integers(5, 16, chords.shape[1]), axis=1)
+    return (steady[:, :frames] + 0.05 * rng.random((12, min(frames, steady.shape[1])))).astype(np.float32)
+
+
+def stretched(clip, rate):
+    """The clip played `rate` times as fast."""
+    at = np.arange(0, clip.shape[1] - 1, rate)
+    i, part = at.astype(int), at % 1
+    return np.ascontiguousarray((1 - part) * clip[:, i] + part * clip[:, i + 1], np.float32)
+
+
+# -- twins -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize(
+    ("dims", "m", "n"), [(1, 1, 1), (1, 2, 2), (3, 7, 60), (2, 16, 79), (5, 31, 95), (12, 64, 130), (1, 300, 365)]
+)
+def test_correlation_twin(isa, rng, center, dims, m, n):
+    clip, piece = normal(rng, dims, m) + 2, normal(rng, dims, n) - 1
+    (curve,) = _core.match_correlate(clip, [piece], center, 1)
+    expected = reference.correlate(clip.tolist(), piece.tolist(), center)
+    assert curve.shape == (n - m + 1,)
+    assert np.max(np.abs(curve - expected)) <= CORRELATION_BOUND * EPS
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("weights", [(1, 1, 1), (2, 1, 1.5)])
+@pytest.mark.parametrize(
+    ("dims", "m", "n"), [(2, 1, 1), (2, 1, 9), (2, 9, 1), (3, 15, 40), (3, 16, 40), (3, 17, 40), (12, 33, 31)]
+)
+def test_warp_twin(isa, rng, metric, weights, dims, m, n):
+    clip, piece = normal(rng, dims, m), normal(rng, dims, n)
+    clip[:, m // 2], piece[:, n // 3] = 0, 0  # silence
+    ((costs, starts),) = _core.match_warp(clip, [piece], metric, weights, 1)
+    D, path = reference.warp(clip.tolist(), piece.tolist(), metric, weights)
+    assert np.all(np.abs(costs - D[-1]) <= WARP_BOUND * EPS * np.maximum(1, D[-1]))
+    for j in {0, n // 2, n - 1}:
+        cells = path(j)
+        assert starts[j] == cells[0][1]
+        stretch = np.ascontiguousarray(piece[:, starts[j] : j + 1])
+        pairs = _core.match_warp_path(clip, stretch, metric, weights) + np.array([0, starts[j]])
+        assert pairs.tolist() == [list(cell) for cell in cells]
+
+
+@pytest.mark.parametrize("weights", [(1, 1, 1), (2, 1, 1), (1, 2, 3)])
+def test_of_equally_cheap_steps_the_first_is_taken(isa, rng, weights):
+    """Whole numbers: every sum is exact, and most cells have ties."""
+    for _ in range(5):
+        clip = rng.integers(0, 3, (1, 35)).astype(np.float32)
+        piece = rng.integers(0, 3, (1, 90)).astype(np.float32)
+        ((costs, starts),) = _core.match_warp(clip, [piece], "euclidean", weights, 1)
+        D, path = reference.warp(clip.tolist(), piece.tolist(), "euclidean", weights)
+        assert costs.tolist() == D[-1]
+        assert starts.tolist() == [path(j)[0][1] for j in range(90)]
+
+
+def test_every_fused_path_gives_the_same_bits(on_every_isa, rng):
+    clip, piece = normal(rng, 12, 100), normal(rng, 12, 3000)
+
+    def run():
+        warped = [_core.match_warp(clip, [piece], metric, (1, 1, 1), 1)[0] for metric in ("cosine", "euclidean")]
+        return [_core.match_correlate(clip, [piece], True, 1)[0], *(part for pair in warped for part in pair)]
+
+    results = on_every_isa(run)
+    results.pop("baseline")  # rounds twice where the others fuse
+    first = next(iter(results.values()), None)
+    for result in results.values():
+        assert [part.tobytes() for part in result] == [part.tobytes() for part in first]
+
+
+# -- oracle ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("weights", [(1, 1, 1), (2, 1, 1)])
+def test_librosa_finds_the_same_path(isa, rng, metric, weights):
+    sequence = pytest.importorskip("librosa.sequence", reason="librosa is the oracle of this test")
+    clip, piece = normal(rng, 12, 60), normal(rng, 12, 700)
+    D, path = sequence.dtw(
+        clip.astype(float), piece.astype(float), subseq=True, metric=metric, weights_mul=np.array(weights, float)
+    )
+    ((costs, _),) = _core.match_warp(clip, [piece], metric, weights, 1)
+    assert np.all(np.abs(costs - D[-1]) <= WARP_BOUND * EPS * D[-1])
+    best = mg.match(clip, [piece], method="dtw", metric=metric, step_weights=weights, top=1, path=True)[0]
+    assert best.path is not None
+    assert np.array_equal(best.path, path[::-1])
+    assert best.frames == (path[-1, 1], path[0, 1] + 1)
+    assert best.score == pytest.approx(-D[-1].min() / 60, rel=WARP_BOUND * EPS)
+
+
+def test_numpy_finds_the_same_correlation(rng):
+    clip, piece = normal(rng, 1, 50), normal(rng, 1, 400)
+    windows = np.lib.stride_tricks.sliding_window_view(piece[0].astype(float), 50)
+    expected = [np.corrcoef(clip[0], window)[0, 1] for window in windows]
+    assert np.max(np.abs(_core.match_correlate(clip, [piece], True, 1)[0] - expected)) <= CORRELATION_BOUND * EPS
+
+
+# -- laws ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_planted_clip_is_found_under_noise(rng):
+    library = {f"piece {k}": chroma_like(rng, 2000) for k in range(8)}
+    for _ in range(10):
+        name = f"piece {rng.integers(8)}"
+        at = int(rng.integers(0, 1500))
+        clip = library[name][:, at : at + 200]
+        noisy = clip + 0.3 * clip.std() * normal(rng, *clip.shape)
+        for method in ("ncc", "dtw"):
+            best = mg.match(noisy, library, method=method, top=1, sr=22_050, hop_length=512)[0]
+            assert best.piece == name
+            assert abs(best.frames[0] - at) <= (0 if method == "ncc" else 10)  # a chord lasts that long
+            assert best.start == pytest.approx(best.frames[0] * 512 / 22_050)
+            assert best.end == pytest.approx(best.frames[1] * 512 / 22_050)
+
+
+@pytest.mark.parametrize("rate", [0.7, 0.85, 1.2, 1.6])
+def test_a_planted_clip_is_found_at_another_tempo(rng, rate):
+    library = [chroma_like(rng, 2000) for _ in range(5)]
+    clip = stretched(library[3][:, 700:1000], rate)
+    clip += 0.1 * clip.std() * normal(rng, *clip.shape)
+    best = mg.match(clip, library, method="dtw", top=1)[0]
+    assert best.piece == 3
+    assert abs(best.frames[0] - 700) <= 5
+    assert abs(best.frames[1] - 1000) <= 5
+
+
+def test_a_copy_matches_perfectly(rng):
+    piece = chroma_like(rng, 800)
+    clip = piece[:, 123:323]
+    best = mg.match(clip, [piece], top=1)[0]
+    assert (best.piece, best.frames, best.start, best.end) == (0, (123, 323), 123 * 512 / 22_050, 323 * 512 / 22_050)
+    assert best.score == pytest.approx(1, abs=CORRELATION_BOUND * EPS)
+    warped = mg.match(clip, [piece], method="dtw", metric="euclidean", top=1, path=True)[0]
+    assert (warped.score, warped.frames) == (0.0, (123, 323))
+    assert warped.path is not None
+    assert np.array_equal(warped.path, np.column_stack([np.arange(200), np.arange(123, 323)]))
+
+
+def test_a_constant_added_to_a_row_makes_no_difference(rng):
+    """A gain, in cepstra and log spectra."""
+    clip, piece = normal(rng, 13, 40), normal(rng, 13, 500)
+    louder = piece + np.array([[30]] + [[0]] * 12, np.float32)
+    a, b = (_core.match_correlate(clip, [p], True, 1)[0] for p in (piece, louder))
+    assert np.max(np.abs(a - b)) <= 30 * 8 * EPS  # the sum is rounded in units of the constant
+
+
+def test_gain_makes_no_difference(rng):
+    clip, piece = normal(rng, 12, 40), normal(rng, 12, 500)
+    for method in ("ncc", "dtw"):
+        a, b = (mg.match(c, [p], method=method, top=3) for c, p in ((clip, piece), (2 * clip, 1024 * piece)))
+        assert [(m.frames, m.score) for m in a] == [(m.frames, m.score) for m in b]
+
+
+def test_matches_come_best_first_and_do_not_overlap(rng):
+    phrase = chroma_like(rng, 60)
+    pieces = [np.concatenate([normal(rng, 12, 30), phrase, normal(rng, 12, 45), phrase], axis=1) for _ in range(3)]
+    for method in ("ncc", "dtw"):
+        found = mg.match(phrase, pieces, method=method, top=12)
+        assert [m.score for m in found] == sorted((m.score for m in found), reverse=True)
+        for k in range(3):
+            places = sorted(m.frames for m in found if m.piece == k)
+            assert all(a[1] <= b[0] for a, b in itertools.pairwise(places))
+        assert {(m.piece, m.frames) for m in found if m.score > -1e-3} >= {
+            (k, (at, at + 60)) for k in range(3) for at in (30, 135)
+        }
+
+
+def test_of_equal_matches_the_first_piece_comes_first(rng):
+    piece = normal(rng, 3, 100)
+    for method in ("ncc", "dtw"):
+        found = mg.match(piece[:, 20:50], [piece[:, ::-1], piece, piece, piece], method=method, top=4)
+        assert [(m.piece, m.frames) for m in found[:3]] == [(k, (20, 50)) for k in (1, 2, 3)]
+        assert found[0].score == found[1].score == found[2].score > found[3].score
+
+
+@pytest.mark.parametrize("method", ["ncc", "dtw"])
+def test_any_number_of_threads_gives_the_same(rng, method):
+    pieces = [normal(rng, 12, n) for n in (300, 50, 700, 64, 1000, 51, 333)]
+    results = [mg.match(normal(np.random.default_rng(1), 12, 50), pieces, method=method, threads=t) for t in (1, 2, 9)]
+    assert results[0] == results[1] == results[2]
+
+
+def test_names_and_indices(rng):
+    pieces = [normal(rng, 2, 20), normal(rng, 2, 30)]
+    clip = pieces[1][:, 4:14]
+    assert mg.match(clip, pieces, top=1)[0].piece == 1
+    assert mg.match(clip, tuple(pieces), top=1)[0].piece == 1
+    assert mg.match(clip, dict(zip("ab", pieces, strict=True)), top=1)[0].piece == "b"
+
+
+# -- silence, size, rubbish ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("center", [True, False])
+def test_silence_correlates_with_nothing(isa, rng, center):
+    sound, silence = normal(rng, 4, 100), np.zeros((4, 100), np.float32)
+    short, still = normal(rng, 4, 20), np.zeros((4, 20), np.float32)
+    for clip, piece in ((still, sound), (short, silence), (still, silence)):
+        assert not _core.match_correlate(clip, [piece], center, 1)[0].any()
+    steady = np.full((4, 100), 0.1, np.float32)
+    assert (_core.match_correlate(short, [steady], center, 1)[0] == 0).all() == center
+
+
+def test_silence_after_a_loud_passage_is_silence(isa, rng):
+    """What lies outside a window must leave no rounding in it."""
+    piece = np.concatenate(
+        [1e6 * normal(rng, 3, 200), np.full((3, 200), 0.37, np.float32), 1e-3 * normal(rng, 3, 200)], 1
+    )
+    clip = np.ascontiguousarray(piece[:, 450:480])
+    (curve,) = _core.match_correlate(clip, [piece], True, 1)
+    assert not curve[200:371].any()
+    (alone,) = _core.match_correlate(clip, [np.ascontiguousarray(piece[:, 400:])], True, 1)
+    # Blocks that begin before it see frames of 0.37 beside frames of 0.001, which are then rounded in units of 0.37.
+    assert np.max(np.abs(curve[400:] - alone)) <= 370 * EPS
+
+
+def test_silence_is_like_silence_for_the_cosine(isa):
+    silence, sound = np.zeros((2, 5), np.float32), np.ones((2, 5), np.float32)
+    for clip, piece, cost in ((silence, silence, 0), (silence, sound, 5), (sound, silence, 5), (sound, sound, 0)):
+        assert _core.match_warp(clip, [piece], "cosine", (1, 1, 1), 1)[0][0][-1] == pytest.approx(cost, abs=10 * EPS)
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e30, 3e37])
+def test_R26_huge_and_tiny_features(isa, rng, scale):
+    clip, piece = normal(rng, 3, 20), normal(rng, 3, 200)
+    big = [(values * np.float32(scale)).astype(np.float32) for values in (clip, piece)]
+    for center in (True, False):
+        plain, scaled = (_core.match_correlate(c, [p], center, 1)[0] for c, p in ((clip, piece), big))
+        assert np.isfinite(scaled).all()
+        if scale > 1e-38:  # there, digits are lost before the search begins
+            assert np.max(np.abs(plain - scaled)) <= CORRELATION_BOUND * EPS
+    for metric in ("cosine", "euclidean"):
+        plain, scaled = (_core.match_warp(c, [p], metric, (1, 1, 1), 1)[0][0] for c, p in ((clip, piece), big))
+        expected = plain.astype(np.float64) * (1 if metric == "cosine" else scale)
+        fits = expected < np.finfo(np.float32).max
+        assert np.isfinite(scaled[fits]).all()
+        if scale > 1e-38:
+            unit = expected / np.maximum(plain, 1e-30)
+            assert np.all(np.abs(scaled - expected)[fits] <= (WARP_BOUND * EPS * (expected + unit))[fits])
+
+
+def test_R19_any_layout(rng):
+    clip, piece = normal(rng, 12, 40), normal(rng, 12, 300)
+    expected = mg.match(clip, [piece])
+    swapped = piece.astype(">f4")
+    frozen = piece.copy()
+    frozen.setflags(write=False)
+    for other in (np.asfortranarray(piece), piece.astype(np.float64), swapped, frozen, piece[:, ::-1][:, ::-1]):
+        assert mg.match(np.asfortranarray(clip), [other]) == expected
+
+
+def test_R20_R21_other_types(rng):
+    sound = normal(rng, 2, 9)
+    for wrong in (sound.astype(np.int16), sound > 0, sound.astype(complex), "text", [[1.0], [1.0, 2.0]], None):
+        with pytest.raises(TypeError, match="query"):
+            mg.match(wrong, [sound])
+        with pytest.raises(TypeError, match=r"library\[0\]"):
+            mg.match(sound, [wrong])
+    with pytest.raises(TypeError, match="masked"):
+        mg.match(np.ma.masked_array(sound), [sound])
+    for wrong in (None, 3, "folder", iter([sound])):
+        with pytest.raises(TypeError, match="library"):
+            mg.match(sound, wrong)
+
+
+def test_R22_nan(rng):
+    sound, broken = normal(rng, 2, 9), normal(rng, 2, 9)
+    broken[1, 3] = np.nan
+    with pytest.raises(ValueError, match=r"query: .*got 1 .*\(1, 3\)"):
+        mg.match(broken, [sound])
+    with pytest.raises(ValueError, match=r"library\['x'\]: .*got 1 "):
+        mg.match(sound, {"x": broken})
+
+
+def test_R23_shapes(rng):
+    sound = normal(rng, 2, 9)
+    for wrong in (sound[0], sound[:, :0], sound[:0], sound[None]):
+        with pytest.raises(ValueError, match=r"query: .*\(dims, frames\)"):
+            mg.match(wrong, [sound])
+    with pytest.raises(ValueError, match="2 rows"):
+        mg.match(sound, [normal(rng, 3, 9)])
+    with pytest.raises(ValueError, match="none"):
+        mg.match(sound, [])
+    with pytest.raises(ValueError, match="at most the 8 frames"):
+        mg.match(sound, [sound[:, :8], sound[:, :5]])
+    assert [m.piece for m in mg.match(sound, [sound[:, :8], sound])] == [1]  # the short one has no place for it
+    assert len(mg.match(sound, [sound[:, :1]], method="dtw")) == 1
+    assert mg.match(sound[:, :1], [sound[:, :1]], center=False)[0].score == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"method": "fft"}, "method"),
+        ({"metric": "manhattan"}, "metric"),
+        ({"top": 0}, "top"),
+        ({"sr": 0}, "sr"),
+        ({"hop_length": 0}, "hop_length"),
+        ({"threads": 0}, "threads"),
+        ({"step_weights": (1, 1)}, "step_weights"),
+        ({"step_weights": (1, 0, 1)}, "step_weights"),
+        ({"step_weights": (1, np.nan, 1)}, "step_weights"),
+        ({"path": True}, "path"),
+    ],
+)
+def test_options_out_of_range(rng, options, name):
+    sound = normal(rng, 2, 9)
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        mg.match(sound, [sound], **options)
+
+
+def test_R25_a_path_that_does_not_fit(rng, monkeypatch):
+    monkeypatch.setattr(matching, "_MOST_PATH_BYTES", 50_000)
+    sound = normal(rng, 2, 110)
+    assert mg.match(sound[:, :80], [sound], method="dtw", top=1, path=True)[0].path is not None
+    with pytest.raises(MemoryError, match="path: expected at most 50000 bytes, got 56448"):
+        mg.match(sound, [sound], method="dtw", path=True)
+
+
+def test_the_door_checks_for_itself(rng):
+    sound = normal(rng, 2, 9)
+    with pytest.raises(TypeError):
+        _core.match_correlate(sound.astype(np.float64), [sound], True, 1)
+    with pytest.raises(TypeError, match=r"pieces\[0\]"):
+        _core.match_correlate(sound, [sound.T], True, 1)
+    with pytest.raises(ValueError, match=r"pieces\[1\]: expected shape \(2, frames\)"):
+        _core.match_warp(sound, [sound, sound[:1]], "cosine", (1, 1, 1), 1)
+    with pytest.raises(ValueError, match="threads"):
+        _core.match_warp(sound, [sound], "cosine", (1, 1, 1), 0)
+    with pytest.raises(ValueError, match="metric"):
+        _core.match_warp(sound, [sound], "x", (1, 1, 1), 1)
+    with pytest.raises(ValueError, match="step_weights"):
+        _core.match_warp_path(sound, sound, "cosine", (1, float("nan"), 1))
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+import numpy as np
+import musicgen_ext as mg
+rng = np.random.default_rng(0)
+clip, piece = rng.random((12, 4000), np.float32), rng.random((12, 400_000), np.float32)
+sent = []
+def interrupt():
+    time.sleep(0.3)
+    sent.append(time.monotonic())
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt).start()
+try:
+    while True:
+        mg.match(clip, [piece] * 4, method={method!r}, threads={threads})
+except KeyboardInterrupt:
+    late = time.monotonic() - sent[0]
+assert late < {patience}, late
+assert mg.match(clip[:, :50], [clip], method={method!r}, top=1)[0].frames == (0, 50)
+print("interrupted")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("method", ["ncc", "dtw"])
+def test_R39_ctrl_c_ends_a_long_search(method, threads):
+    code = INTERRUPTED.format(method=method, threads=threads, patience=1.0)  # 0.1 s on a machine of one's own
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
+def test_R41_threads_share_a_library(rng):
+    pieces = [normal(rng, 4, 400) for _ in range(3)]
+    clips = [normal(rng, 4, 30) for _ in range(8)]
+    expected = [mg.match(clip, pieces, method="dtw") for clip in clips]
+    results = [None] * len(clips)
+
+    def search(k):
+        results[k] = mg.match(clips[k], pieces, method="dtw", threads=2)
+
+    threads = [threading.Thread(target=search, args=(k,)) for k in range(len(clips))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == expected
