@@ -52,6 +52,24 @@ def complexes(name: str, values: Any, *, check_finite: bool = True) -> npt.NDArr
     return _converted(name, array, np.dtype(np.complex64), check_finite)
 
 
+def dense(name: str, values: Any, dtype: npt.DTypeLike = np.float32, *, check_finite: bool = True) -> npt.NDArray[Any]:
+    """`floats` or `complexes`; memory along the last axis but one, as librosa's spectrograms have it, is kept so."""
+    convert: Any = floats if np.dtype(dtype).kind == "f" else complexes
+    if isinstance(values, np.ndarray) and values.ndim >= 2 and not values.flags.c_contiguous:
+        swapped = values.swapaxes(-1, -2)
+        if swapped.flags.c_contiguous and not isinstance(values, np.ma.MaskedArray):
+            array = convert(name, swapped, check_finite=False)
+            if check_finite and _core.nonfinite(array.view(np.float32))[0] > 0:
+                convert(name, values)  # says where
+            return array.swapaxes(-1, -2)  # type: ignore[no-any-return]
+    return convert(name, values, check_finite=check_finite)  # type: ignore[no-any-return]
+
+
+def flat(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """An array out of `dense` or `empty_like` with its axes in the order of its memory."""
+    return array if array.flags.c_contiguous else array.swapaxes(-1, -2)
+
+
 def samples(y: Any, *, name: str = "y", minimum: int = 1, check_finite: bool = True) -> npt.NDArray[np.float32]:
     """Sound of shape (n,) or (..., channels, n) with at least `minimum` samples; see `floats`."""
     array = floats(name, y, check_finite=check_finite)
@@ -66,12 +84,23 @@ def samples(y: Any, *, name: str = "y", minimum: int = 1, check_finite: bool = T
 def spectrogram(
     S: Any, *, name: str = "S", minimum_bins: int = 1, check_finite: bool = True
 ) -> npt.NDArray[np.float32]:
-    """Real spectra of shape (..., bins, frames), none of both empty; see `floats`."""
-    array = floats(name, S, check_finite=check_finite)
+    """Real spectra of shape (..., bins, frames), none of both empty; see `floats`.
+
+    Memory along bins instead of frames is kept so; see `dense`.
+    """
+    array = dense(name, S, check_finite=check_finite)
     if array.ndim < 2 or array.shape[-2] < minimum_bins or array.size == 0:
         least = f"at least {minimum_bins} bins" if minimum_bins > 1 else "at least 1 bin"
         raise ValueError(f"{name}: expected shape (..., bins, frames) with {least}, got {array.shape}")
     return array
+
+
+def channels_of(S: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Spectra out of `spectrogram` as (channels, bins, frames), without a copy."""
+    bins, frames = S.shape[-2:]
+    if S.flags.c_contiguous:
+        return S.reshape(-1, bins, frames)
+    return S.swapaxes(-1, -2).reshape(-1, frames, bins).swapaxes(-1, -2)
 
 
 def _plain(name: str, values: Any) -> npt.NDArray[Any]:
@@ -202,3 +231,10 @@ def empty(
         except MemoryError:
             pass
     raise MemoryError(f"{name}: expected an array that fits in memory, got shape {tuple(shape)}, {size} bytes")
+
+
+def empty_like(name: str, model: npt.NDArray[Any], dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
+    """As `empty`, with the shape of an array out of `dense` and its memory in the same order."""
+    if model.flags.c_contiguous:
+        return empty(name, model.shape, dtype)
+    return empty(name, flat(model).shape, dtype).swapaxes(-1, -2)

@@ -1,39 +1,382 @@
 #include "audio/features.h"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <cstring>
+#include <limits>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+
+#include "base/target.h"
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#define __builtin_memcpy std::memcpy
+#define __builtin_inff() std::numeric_limits<float>::infinity()
+#endif
 
 namespace musicgen::audio {
 
 namespace {
 
-// Of NaN and infinities all exponent bits are set, and only of these. Compared as integers: a float comparison would
-// be as fast, but denormals cost more on some machines.
-inline bool is_nonfinite(float value) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return (bits & 0x7f800000u) == 0x7f800000u;
+// The loops of features.inl, for one instruction set.
+struct Loops {
+  bool (*all_finite)(const float*, std::int64_t);
+  void (*to_db)(const float*, std::int64_t, bool, double, double, float*);
+  void (*lane_maxima)(const float*, std::int64_t, float*);
+  void (*at_least)(float*, std::int64_t, float);
+  void (*exp2_all)(const float*, std::int64_t, double, double, float*);
+  void (*mu_compress)(const float*, std::int64_t, double, double, float*);
+  void (*mu_law)(const float*, std::int64_t, double, double, std::int32_t*);
+  void (*polar)(const float*, std::int64_t, float*, float*);
+  double (*sum_of_squares)(const float*, std::int64_t);
+  std::int64_t (*sign_changes)(const float*, std::int64_t, float, bool);
+  void (*correlate_row)(const float*, std::int64_t, const double*, std::int64_t, float*);
+  void (*load_tile)(const float*, std::int64_t, std::int64_t, std::int64_t, float*);
+  float (*smallest_of_tile)(const float*, std::int64_t);
+  void (*sums)(const float*, std::int64_t, const double*, double*, double*);
+  void (*squared_deviations)(const float*, std::int64_t, const double*, const double*, double*);
+  void (*sums_of_squares)(const float*, std::int64_t, const double*, double*);
+  void (*bins_below)(const float*, std::int64_t, const double*, double*);
+  void (*means)(const float*, std::int64_t, bool, double, double*, double*);
+  void (*extremes_of_band)(const float*, std::int64_t, std::int64_t, float*, double*, double*);
+};
+
+namespace baseline {
+#include "audio/features.inl"
+}  // namespace baseline
+
+#if MUSICGEN_X86
+
+MUSICGEN_BEGIN_AVX2
+namespace avx2 {
+#include "audio/features.inl"
+}  // namespace avx2
+MUSICGEN_END_TARGET
+
+MUSICGEN_BEGIN_AVX512
+namespace avx512 {
+#include "audio/features.inl"
+}  // namespace avx512
+MUSICGEN_END_TARGET
+
+#endif
+
+const Loops& loops_for(Isa isa) {
+#if MUSICGEN_X86
+  if (isa == Isa::avx512) return avx512::kLoops;
+  if (isa == Isa::avx2) return avx2::kLoops;
+#endif
+  (void)isa;
+  return baseline::kLoops;
 }
 
-std::int64_t count_in(const float* values, std::int64_t n) {
-  std::uint32_t count = 0;
-  for (std::int64_t i = 0; i < n; ++i) count += is_nonfinite(values[i]);
-  return count;
+constexpr std::int64_t kBlock = 1 << 15;  // elements between two looks at the largest, or at the signals
+constexpr int kLanes = kTileFrames;
+
+using Sixteen = std::array<double, kLanes>;
+
+// Calls body(tile, channel, first, count) for every tile of up to sixteen frames; frames that are missing in the last
+// one repeat the first of them.
+template <typename Body>
+void over_tiles(const Spectra& S, bool signs_allowed, const Loops& loops, const Poll& poll, const Body& body) {
+  std::vector<float> tile(static_cast<std::size_t>(S.bins) * kLanes);
+  const std::int64_t between_polls = 1 + 1'000'000 / (kLanes * S.bins);
+  std::int64_t done = 0;
+  for (std::int64_t channel = 0; channel < S.channels; ++channel) {
+    for (std::int64_t first = 0; first < S.frames; first += kLanes) {
+      const std::int64_t count = std::min<std::int64_t>(kLanes, S.frames - first);
+      const float* from = S.values + channel * S.channel_stride + first * S.frame_stride;
+      if (count == kLanes) {
+        loops.load_tile(from, S.bins, S.bin_stride, S.frame_stride, tile.data());
+      } else {
+        for (std::int64_t k = 0; k < S.bins; ++k)
+          for (std::int64_t j = 0; j < kLanes; ++j)
+            tile[static_cast<std::size_t>(k * kLanes + j)] =
+                from[k * S.bin_stride + (j < count ? j : 0) * S.frame_stride];
+      }
+      if (!signs_allowed) {
+        const float least = loops.smallest_of_tile(tile.data(), S.bins);
+        if (least < 0) throw std::invalid_argument("S: expected non-negative values, got " + std::to_string(least));
+      }
+      body(tile.data(), channel, first, count);
+      if (++done % between_polls == 0) poll();
+    }
+  }
+}
+
+// Chunks of which frames are made: the longest that all frames and hops are whole numbers of. Each is worked on once,
+// however many frames share it; where they would be shorter than `least` samples, every frame is worked on by itself.
+std::int64_t chunk_of(const Framing& framing, std::int64_t least) {
+  const std::int64_t common = std::gcd(framing.frame_length, framing.hop_length);
+  return common >= least ? common : 0;
 }
 
 }  // namespace
 
-Nonfinite nonfinite(const float* values, std::int64_t n) {
-  constexpr std::int64_t block = 1 << 20;
-  Nonfinite found{0, -1};
-  for (std::int64_t at = 0; at < n; at += block) {
-    const std::int64_t size = std::min(block, n - at);
-    const std::int64_t count = count_in(values + at, size);
-    if (count > 0 && found.first < 0)
-      found.first = std::find_if(values + at, values + at + size, is_nonfinite) - values;
-    found.count += count;
+Nonfinite nonfinite(const float* values, std::int64_t n, Isa isa) {
+  if (loops_for(isa).all_finite(values, n)) return {0, -1};
+  const auto bad = [](float value) { return !std::isfinite(value); };
+  return {static_cast<std::int64_t>(std::count_if(values, values + n, bad)),
+          std::find_if(values, values + n, bad) - values};
+}
+
+float to_db(const float* x, std::int64_t n, bool squared, double amin, double offset, float* out, Isa isa) {
+  const Loops& loops = loops_for(isa);
+  std::array<float, 16> top;
+  top.fill(-std::numeric_limits<float>::infinity());
+  for (std::int64_t at = 0; at < n; at += kBlock) {
+    const std::int64_t size = std::min(kBlock, n - at), whole = size / 16 * 16;
+    loops.to_db(x + at, size, squared, amin, offset, out + at);
+    loops.lane_maxima(out + at, whole, top.data());
+    for (std::int64_t i = at + whole; i < at + size; ++i) top[0] = std::max(top[0], out[i]);
   }
+  return *std::max_element(top.begin(), top.end());
+}
+
+void at_least(float* out, std::int64_t n, float floor, Isa isa) { loops_for(isa).at_least(out, n, floor); }
+
+void exp2_of(const float* x, std::int64_t n, double rate, double scale, float* out, Isa isa) {
+  loops_for(isa).exp2_all(x, n, rate, scale, out);
+}
+
+void mu_compress(const float* x, std::int64_t n, double mu, float* out, Isa isa) {
+  loops_for(isa).mu_compress(x, n, mu, 1 / std::log1p(mu), out);
+}
+
+void mu_law(const float* x, std::int64_t n, double mu, std::int32_t* out, Isa isa) {
+  loops_for(isa).mu_law(x, n, mu, 0.5 * mu / std::log1p(mu), out);
+}
+
+void polar(const float* x, std::int64_t n, float* magnitude, float* direction, Isa isa) {
+  loops_for(isa).polar(x, n, magnitude, direction);
+}
+
+void rms(const float* y, const Framing& framing, float* out, Isa isa, const Poll& poll) {
+  const Loops& loops = loops_for(isa);
+  const std::int64_t chunk = chunk_of(framing, 32), length = framing.frame_length;
+  std::vector<double> sums(chunk > 0 ? static_cast<std::size_t>(framing.length / chunk) : 0);
+  for (std::int64_t row = 0; row < framing.rows; ++row) {
+    const float* x = y + row * framing.length;
+    float* to = out + row * framing.frames;
+    for (std::size_t i = 0; i < sums.size(); ++i) {
+      sums[i] = loops.sum_of_squares(x + static_cast<std::int64_t>(i) * chunk, chunk);
+      if (i % 4096 == 4095) poll();
+    }
+    for (std::int64_t t = 0; t < framing.frames; ++t) {
+      const std::int64_t begin = t * framing.hop_length;
+      double sum = 0;
+      if (chunk > 0) {
+        for (std::int64_t i = begin / chunk; i < (begin + length) / chunk; ++i)
+          sum += sums[static_cast<std::size_t>(i)];
+      } else {
+        sum = loops.sum_of_squares(x + begin, length);
+      }
+      to[t] = static_cast<float>(std::sqrt(sum / static_cast<double>(length)));
+      if (t % 256 == 255) poll();
+    }
+  }
+}
+
+void zero_crossing_rate(const float* y, const Framing& framing, float threshold, bool zero_apart, float* out, Isa isa,
+                        const Poll& poll) {
+  const Loops& loops = loops_for(isa);
+  const std::int64_t chunk = chunk_of(framing, 32), length = framing.frame_length;
+  std::vector<std::int64_t> counts(chunk > 0 ? static_cast<std::size_t>(framing.length / chunk) : 0);
+  for (std::int64_t row = 0; row < framing.rows; ++row) {
+    const float* x = y + row * framing.length;
+    float* to = out + row * framing.frames;
+    for (std::size_t i = 0; i < counts.size();
+         ++i) {  // the first sample of each chunk is left out: a frame may begin there
+      counts[i] = loops.sign_changes(x + static_cast<std::int64_t>(i) * chunk + 1, chunk - 1, threshold, zero_apart);
+      if (i % 4096 == 4095) poll();
+    }
+    for (std::int64_t t = 0; t < framing.frames; ++t) {
+      const std::int64_t begin = t * framing.hop_length;
+      std::int64_t count = 0;
+      if (chunk > 0) {
+        for (std::int64_t i = begin / chunk; i < (begin + length) / chunk; ++i) {
+          count += counts[static_cast<std::size_t>(i)];
+          if (i * chunk > begin) count += loops.sign_changes(x + i * chunk, 1, threshold, zero_apart);
+        }
+      } else {
+        count = loops.sign_changes(x + begin + 1, length - 1, threshold, zero_apart);
+      }
+      to[t] = static_cast<float>(static_cast<double>(count) / static_cast<double>(length));
+      if (t % 256 == 255) poll();
+    }
+  }
+}
+
+void centroid(const Spectra& S, const double* frequencies, float* out, Isa isa, const Poll& poll) {
+  const Loops& loops = loops_for(isa);
+  over_tiles(S, false, loops, poll,
+             [&](const float* tile, std::int64_t channel, std::int64_t first, std::int64_t count) {
+               Sixteen total, weighted;
+               loops.sums(tile, S.bins, frequencies, total.data(), weighted.data());
+               float* to = out + channel * S.frames + first;
+               for (std::size_t j = 0; j < static_cast<std::size_t>(count); ++j) {
+                 const bool silent = total[j] < std::numeric_limits<float>::min();  // then librosa does not divide
+                 to[j] = static_cast<float>(silent ? weighted[j] : weighted[j] / total[j]);
+               }
+             });
+}
+
+void bandwidth(const Spectra& S, const double* frequencies, const float* centres, bool norm, double p, float* out,
+               Isa isa, const Poll& poll) {
+  const Loops& loops = loops_for(isa);
+  over_tiles(
+      S, false, loops, poll, [&](const float* tile, std::int64_t channel, std::int64_t first, std::int64_t count) {
+        const std::int64_t at = channel * S.frames + first;
+        Sixteen total, weighted, centre, sum{};
+        loops.sums(tile, S.bins, frequencies, total.data(), weighted.data());
+        for (std::size_t j = 0; j < kLanes; ++j) {
+          if (total[j] < std::numeric_limits<float>::min()) total[j] = 1;
+          centre[j] = weighted[j] / total[j];
+          if (centres != nullptr && j < static_cast<std::size_t>(count))
+            centre[j] = centres[at + static_cast<std::int64_t>(j)];
+        }
+        if (p == 2) {
+          loops.squared_deviations(tile, S.bins, frequencies, centre.data(), sum.data());
+        } else {
+          for (std::int64_t k = 0; k < S.bins; ++k)
+            for (std::size_t j = 0; j < static_cast<std::size_t>(count); ++j)
+              sum[j] +=
+                  tile[static_cast<std::size_t>(k) * kLanes + j] * std::pow(std::abs(frequencies[k] - centre[j]), p);
+        }
+        for (std::size_t j = 0; j < static_cast<std::size_t>(count); ++j) {
+          const double mean = norm ? sum[j] / total[j] : sum[j];
+          out[at + static_cast<std::int64_t>(j)] = static_cast<float>(p == 2 ? std::sqrt(mean) : std::pow(mean, 1 / p));
+        }
+      });
+}
+
+void rolloff(const Spectra& S, const double* values, double share, float* out, Isa isa, const Poll& poll) {
+  const Loops& loops = loops_for(isa);
+  over_tiles(S, false, loops, poll,
+             [&](const float* tile, std::int64_t channel, std::int64_t first, std::int64_t count) {
+               Sixteen total, unused, below;
+               loops.sums(tile, S.bins, values, total.data(), unused.data());
+               for (double& limit : total) limit *= share;
+               loops.bins_below(tile, S.bins, total.data(), below.data());
+               float* to = out + channel * S.frames + first;
+               for (std::size_t j = 0; j < static_cast<std::size_t>(count); ++j) {
+                 const auto bin = std::min(static_cast<std::int64_t>(below[j]), S.bins - 1);
+                 to[j] = static_cast<float>(values[bin]);
+               }
+             });
+}
+
+void flatness(const Spectra& S, double power, double amin, float* out, Isa isa, const Poll& poll) {
+  const Loops& loops = loops_for(isa);
+  std::vector<float> scratch;
+  over_tiles(
+      S, false, loops, poll, [&](const float* tile, std::int64_t channel, std::int64_t first, std::int64_t count) {
+        Sixteen sum{}, logs{};
+        if (power == 1 || power == 2) {
+          loops.means(tile, S.bins, power == 2, amin, sum.data(), logs.data());
+        } else {
+          for (std::int64_t k = 0; k < S.bins; ++k) {
+            for (std::size_t j = 0; j < static_cast<std::size_t>(count); ++j) {
+              const double value =
+                  std::max(amin, std::pow(static_cast<double>(tile[static_cast<std::size_t>(k) * kLanes + j]), power));
+              sum[j] += value;
+              logs[j] += std::log(value);
+            }
+          }
+        }
+        const auto bins = static_cast<double>(S.bins);
+        float* to = out + channel * S.frames + first;
+        for (std::size_t j = 0; j < static_cast<std::size_t>(count); ++j)
+          to[j] = static_cast<float>(std::exp(logs[j] / bins) / (sum[j] / bins));
+      });
+}
+
+void weighted_norm(const Spectra& S, const double* weights, float* out, Isa isa, const Poll& poll) {
+  const Loops& loops = loops_for(isa);
+  over_tiles(S, true, loops, poll,
+             [&](const float* tile, std::int64_t channel, std::int64_t first, std::int64_t count) {
+               Sixteen sum;
+               loops.sums_of_squares(tile, S.bins, weights, sum.data());
+               float* to = out + channel * S.frames + first;
+               for (std::size_t j = 0; j < static_cast<std::size_t>(count); ++j)
+                 to[j] = static_cast<float>(std::sqrt(sum[j]));
+             });
+}
+
+void extremes(const Spectra& S, const std::vector<Band>& bands, float* valley, float* peak, Isa isa, const Poll& poll) {
+  // Passing a value down two lists costs their length; a selection over one frame costs the same for any.
+  constexpr std::int64_t longest_list = 16;
+  const Loops& loops = loops_for(isa);
+  const auto num_bands = static_cast<std::int64_t>(bands.size());
+  std::vector<float> lists(2 * longest_list * kLanes), column;
+  over_tiles(
+      S, true, loops, poll, [&](const float* tile, std::int64_t channel, std::int64_t first, std::int64_t count) {
+        for (std::int64_t b = 0; b < num_bands; ++b) {
+          const Band& band = bands[static_cast<std::size_t>(b)];
+          const float* from = tile + band.low * kLanes;
+          const std::int64_t size = band.high - band.low;
+          Sixteen low{}, high{};
+          if (band.count <= longest_list) {
+            loops.extremes_of_band(from, size, band.count, lists.data(), low.data(), high.data());
+          } else {
+            column.resize(static_cast<std::size_t>(size));
+            for (std::size_t j = 0; j < static_cast<std::size_t>(count); ++j) {
+              for (std::size_t k = 0; k < column.size(); ++k) column[k] = from[k * kLanes + j];
+              // Sorted, so that sums do not depend on how a library selects.
+              std::sort(column.begin(), column.end());
+              low[j] = std::accumulate(column.begin(), column.begin() + band.count, 0.0);
+              high[j] = std::accumulate(column.rbegin(), column.rbegin() + band.count, 0.0);
+            }
+          }
+          const std::int64_t at = (channel * num_bands + b) * S.frames + first;
+          for (std::size_t j = 0; j < static_cast<std::size_t>(count); ++j) {
+            valley[at + static_cast<std::int64_t>(j)] = static_cast<float>(low[j] / static_cast<double>(band.count));
+            peak[at + static_cast<std::int64_t>(j)] = static_cast<float>(high[j] / static_cast<double>(band.count));
+          }
+        }
+      });
+}
+
+Peaks peaks(const Spectra& S, std::int64_t low, std::int64_t high, float threshold, Isa isa, const Poll& poll) {
+  const Loops& loops = loops_for(isa);
+  Peaks found;
+  const std::int64_t last = S.bins - 1;
+  over_tiles(S, false, loops, poll, [&](const float* tile, std::int64_t, std::int64_t, std::int64_t count) {
+    std::array<float, kLanes> limit{};
+    loops.lane_maxima(tile, S.bins * kLanes, limit.data());
+    for (float& value : limit) value *= threshold;
+    for (std::int64_t k = std::max<std::int64_t>(low, 1); k < std::min(high, S.bins); ++k) {
+      const float* x = tile + k * kLanes;
+      for (std::int64_t j = 0; j < count; ++j) {
+        const float here = x[j], before = x[j - kLanes];
+        if (!(here > limit[static_cast<std::size_t>(j)] && here > before)) continue;
+        if (k == last) {  // no neighbour above: librosa takes it as it is, and its slope from below
+          found.position.push_back(static_cast<float>(k));
+          found.height.push_back(here);
+          continue;
+        }
+        const float after = x[j + kLanes];
+        if (!(here >= after)) continue;
+        const float a = after + before - 2 * here, b = (after - before) / 2;
+        const float shift = std::abs(b) >= std::abs(a) ? 0 : -b / a;
+        found.position.push_back(static_cast<float>(k) + shift);
+        found.height.push_back(here + 0.5f * b * shift);
+      }
+    }
+  });
   return found;
+}
+
+void correlate(const float* x, std::int64_t rows, std::int64_t n, const double* taps, std::int64_t width, float* out,
+               std::int64_t out_stride, Isa isa, const Poll& poll) {
+  const Loops& loops = loops_for(isa);
+  const std::int64_t between_polls = 1 + 1'000'000 / (n * width);
+  for (std::int64_t row = 0; row < rows; ++row) {
+    loops.correlate_row(x + row * n, n - width + 1, taps, width, out + row * out_stride);
+    if (row % between_polls == between_polls - 1) poll();
+  }
 }
 
 }  // namespace musicgen::audio

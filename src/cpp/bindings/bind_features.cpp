@@ -1,8 +1,20 @@
-// audio: numbers out of signals and spectrograms.
+// audio: numbers out of signals and spectrograms. Inputs and outputs are arrays of float32 that Python has checked and
+// made; results are written into `out`.
+#include <pybind11/complex.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <complex>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
 
 #include "audio/features.h"
+#include "base/cpu.h"
+#include "bindings/arrays.h"
 #include "bindings/signals.h"
 
 namespace py = pybind11;
@@ -11,15 +23,241 @@ using namespace musicgen;
 
 namespace {
 
-using Floats = py::array_t<float, py::array::c_style>;
+using Plain = py::array_t<float, py::array::c_style>;  // side by side
+using Doubles = py::array_t<double, py::array::c_style>;
+using Strided = py::array_t<float, 0>;  // anywhere
+
+std::vector<py::ssize_t> shape_of(const py::array& array) { return {array.shape(), array.shape() + array.ndim()}; }
+
+void expect_shape(const py::array& array, const char* name, const std::vector<py::ssize_t>& shape) {
+  if (shape_of(array) != shape) {
+    throw std::invalid_argument(std::string(name) + ": expected shape " + shape_text(shape) + ", got " +
+                                shape_text(shape_of(array)));
+  }
+}
+
+audio::Spectra spectra_of(const Strided& S) {
+  if (S.ndim() != 3 || S.size() == 0) {
+    throw std::invalid_argument("S: expected shape (channels, bins, frames), got " + shape_text(shape_of(S)));
+  }
+  constexpr py::ssize_t size = sizeof(float);
+  return {S.data(), S.shape(0), S.shape(1), S.shape(2), S.strides(0) / size, S.strides(1) / size, S.strides(2) / size};
+}
+
+// One value for each frame.
+void expect_frames(const Plain& out, const audio::Spectra& S) { expect_shape(out, "out", {S.channels, S.frames}); }
+
+// One value for each bin.
+void expect_bins(const Doubles& values, const char* name, const audio::Spectra& S) {
+  expect_shape(values, name, {S.bins});
+}
 
 // How many NaN and infinities, and the flat index of the first one (-1: none).
-py::tuple nonfinite(const Floats& values) {
+py::tuple nonfinite(const Plain& values) {
   audio::Nonfinite found{};
-  without_lock([&, data = values.data(), size = values.size()] { found = audio::nonfinite(data, size); });
+  const Isa isa = isa_in_use();
+  without_lock([&, data = values.data(), size = values.size()] { found = audio::nonfinite(data, size, isa); });
   return py::make_tuple(found.count, found.first);
+}
+
+float to_db(const Plain& x, bool squared, double amin, double offset, Plain& out) {
+  expect_shape(out, "out", shape_of(x));
+  if (!(amin >= 1e-300)) throw std::invalid_argument("amin: expected >= 1e-300, got " + std::to_string(amin));
+  float top = 0;
+  const Isa isa = isa_in_use();
+  without_lock([&, from = x.data(), to = out.mutable_data(), size = x.size()] {
+    top = audio::to_db(from, size, squared, amin, offset, to, isa);
+  });
+  return top;
+}
+
+void at_least(Plain& out, float floor) {
+  const Isa isa = isa_in_use();
+  without_lock([&, to = out.mutable_data(), size = out.size()] { audio::at_least(to, size, floor, isa); });
+}
+
+void exp2_of(const Plain& x, double rate, double scale, Plain& out) {
+  expect_shape(out, "out", shape_of(x));
+  const Isa isa = isa_in_use();
+  without_lock([&, from = x.data(), to = out.mutable_data(), size = x.size()] {
+    audio::exp2_of(from, size, rate, scale, to, isa);
+  });
+}
+
+// Values in [-1, 1]; checked by Python.
+void mu_compress(const Plain& x, double mu, Plain& out) {
+  expect_shape(out, "out", shape_of(x));
+  const Isa isa = isa_in_use();
+  without_lock(
+      [&, from = x.data(), to = out.mutable_data(), size = x.size()] { audio::mu_compress(from, size, mu, to, isa); });
+}
+
+void mu_law(const Plain& x, double mu, py::array_t<std::int32_t, py::array::c_style>& out) {
+  expect_shape(out, "out", shape_of(x));
+  const Isa isa = isa_in_use();
+  without_lock(
+      [&, from = x.data(), to = out.mutable_data(), size = x.size()] { audio::mu_law(from, size, mu, to, isa); });
+}
+
+using Complex = py::array_t<std::complex<float>, py::array::c_style>;
+
+void polar(const Complex& x, Plain& magnitude, Complex& direction) {
+  expect_shape(magnitude, "magnitude", shape_of(x));
+  expect_shape(direction, "direction", shape_of(x));
+  const Isa isa = isa_in_use();
+  const auto* from = reinterpret_cast<const float*>(x.data());
+  auto* to = reinterpret_cast<float*>(direction.mutable_data());
+  without_lock([&, length = magnitude.mutable_data(), size = x.size()] { audio::polar(from, size, length, to, isa); });
+}
+
+audio::Framing framing_of(const Plain& y, std::int64_t frame_length, std::int64_t hop_length, const Plain& out) {
+  if (y.ndim() != 2) throw std::invalid_argument("y: expected shape (rows, samples), got " + shape_text(shape_of(y)));
+  if (hop_length < 1 || frame_length < 1 || y.shape(1) < frame_length) {
+    throw std::invalid_argument("frame_length: expected 1 to " + std::to_string(y.shape(1)) +
+                                " and hop_length >= 1, got " + std::to_string(frame_length) + " and " +
+                                std::to_string(hop_length));
+  }
+  const std::int64_t frames = 1 + (y.shape(1) - frame_length) / hop_length;
+  expect_shape(out, "out", {y.shape(0), frames});
+  return {y.shape(0), y.shape(1), frames, frame_length, hop_length};
+}
+
+void rms(const Plain& y, std::int64_t frame_length, std::int64_t hop_length, Plain& out) {
+  const audio::Framing framing = framing_of(y, frame_length, hop_length, out);
+  const Isa isa = isa_in_use();
+  without_lock([&, from = y.data(), to = out.mutable_data()] { audio::rms(from, framing, to, isa, poll_signals); });
+}
+
+void zero_crossing_rate(const Plain& y, std::int64_t frame_length, std::int64_t hop_length, float threshold,
+                        bool zero_apart, Plain& out) {
+  const audio::Framing framing = framing_of(y, frame_length, hop_length, out);
+  const Isa isa = isa_in_use();
+  without_lock([&, from = y.data(), to = out.mutable_data()] {
+    audio::zero_crossing_rate(from, framing, threshold, zero_apart, to, isa, poll_signals);
+  });
+}
+
+void centroid(const Strided& S, const Doubles& frequencies, Plain& out) {
+  const audio::Spectra spectra = spectra_of(S);
+  expect_bins(frequencies, "freq", spectra);
+  expect_frames(out, spectra);
+  const Isa isa = isa_in_use();
+  without_lock([&, bins = frequencies.data(), to = out.mutable_data()] {
+    audio::centroid(spectra, bins, to, isa, poll_signals);
+  });
+}
+
+// `centres` of None: those of centroid().
+void bandwidth(const Strided& S, const Doubles& frequencies, const py::object& centres, bool norm, double p,
+               Plain& out) {
+  const audio::Spectra spectra = spectra_of(S);
+  expect_bins(frequencies, "freq", spectra);
+  expect_frames(out, spectra);
+  const float* centre = nullptr;
+  if (!centres.is_none()) centre = array_of<float>(centres, "centroid", {spectra.channels, spectra.frames}).data();
+  const Isa isa = isa_in_use();
+  without_lock([&, bins = frequencies.data(), to = out.mutable_data()] {
+    audio::bandwidth(spectra, bins, centre, norm, p, to, isa, poll_signals);
+  });
+}
+
+void rolloff(const Strided& S, const Doubles& values, double share, Plain& out) {
+  const audio::Spectra spectra = spectra_of(S);
+  expect_bins(values, "freq", spectra);
+  expect_frames(out, spectra);
+  const Isa isa = isa_in_use();
+  without_lock([&, bins = values.data(), to = out.mutable_data()] {
+    audio::rolloff(spectra, bins, share, to, isa, poll_signals);
+  });
+}
+
+void flatness(const Strided& S, double power, double amin, Plain& out) {
+  const audio::Spectra spectra = spectra_of(S);
+  expect_frames(out, spectra);
+  if (!(amin >= 1e-300)) throw std::invalid_argument("amin: expected >= 1e-300, got " + std::to_string(amin));
+  const Isa isa = isa_in_use();
+  without_lock([&, to = out.mutable_data()] { audio::flatness(spectra, power, amin, to, isa, poll_signals); });
+}
+
+void weighted_norm(const Strided& S, const Doubles& weights, Plain& out) {
+  const audio::Spectra spectra = spectra_of(S);
+  expect_bins(weights, "weights", spectra);
+  expect_frames(out, spectra);
+  const Isa isa = isa_in_use();
+  without_lock([&, bins = weights.data(), to = out.mutable_data()] {
+    audio::weighted_norm(spectra, bins, to, isa, poll_signals);
+  });
+}
+
+// bands: (first bin, one past the last, how many to average).
+void extremes(const Strided& S, const std::vector<std::tuple<std::int64_t, std::int64_t, std::int64_t>>& bands,
+              Plain& valley, Plain& peak) {
+  const audio::Spectra spectra = spectra_of(S);
+  std::vector<audio::Band> checked;
+  for (const auto& [low, high, count] : bands) {
+    if (!(0 <= low && low < high && high <= spectra.bins && 1 <= count && count <= high - low)) {
+      throw std::invalid_argument("bands: expected bins of " + std::to_string(spectra.bins) + ", got " +
+                                  std::to_string(low) + " to " + std::to_string(high) + ", " + std::to_string(count) +
+                                  " of them");
+    }
+    checked.push_back({low, high, count});
+  }
+  const std::vector<py::ssize_t> shape = {spectra.channels, static_cast<py::ssize_t>(checked.size()), spectra.frames};
+  expect_shape(valley, "valley", shape);
+  expect_shape(peak, "peak", shape);
+  const Isa isa = isa_in_use();
+  without_lock([&, low = valley.mutable_data(), high = peak.mutable_data()] {
+    audio::extremes(spectra, checked, low, high, isa, poll_signals);
+  });
+}
+
+// Positions in bins and heights of all peaks of all frames.
+py::tuple peaks(const Strided& S, std::int64_t low, std::int64_t high, float threshold) {
+  const audio::Spectra spectra = spectra_of(S);
+  audio::Peaks found;
+  const Isa isa = isa_in_use();
+  without_lock([&] { found = audio::peaks(spectra, low, high, threshold, isa, poll_signals); });
+  const auto size = static_cast<py::ssize_t>(found.position.size());
+  return py::make_tuple(Plain(size, found.position.data()), Plain(size, found.height.data()));
+}
+
+// out[rows, n - width + 1] within an array of rows of any length.
+void correlate(const Plain& x, const Doubles& taps, std::int64_t first, Plain& out) {
+  if (x.ndim() != 2 || taps.ndim() != 1 || taps.size() < 1 || x.shape(1) < taps.size()) {
+    throw std::invalid_argument("x: expected shape (rows, at least as many as taps), got " + shape_text(shape_of(x)));
+  }
+  const py::ssize_t inner = x.shape(1) - taps.size() + 1;
+  if (out.ndim() != 2 || out.shape(0) != x.shape(0) || first < 0 || out.shape(1) < first + inner) {
+    throw std::invalid_argument("out: expected room for " + std::to_string(inner) + " values from " +
+                                std::to_string(first) + ", got shape " + shape_text(shape_of(out)));
+  }
+  const Isa isa = isa_in_use();
+  without_lock([&, from = x.data(), weights = taps.data(), to = out.mutable_data() + first] {
+    audio::correlate(from, x.shape(0), x.shape(1), weights, taps.size(), to, out.shape(1), isa, poll_signals);
+  });
 }
 
 }  // namespace
 
-void register_features(py::module_& m) { m.def("nonfinite", &nonfinite, py::arg("values").noconvert()); }
+void register_features(py::module_& m) {
+  const auto x = py::arg("x").noconvert(), y = py::arg("y").noconvert(), S = py::arg("S").noconvert();
+  const auto out = py::arg("out").noconvert();
+  m.def("nonfinite", &nonfinite, py::arg("values").noconvert());
+  m.def("to_db", &to_db, x, "squared"_a, "amin"_a, "offset"_a, out);
+  m.def("at_least", &at_least, out, "floor"_a);
+  m.def("exp2_of", &exp2_of, x, "rate"_a, "scale"_a, out);
+  m.def("mu_compress", &mu_compress, x, "mu"_a, out);
+  m.def("mu_law", &mu_law, x, "mu"_a, out);
+  m.def("polar", &polar, x, py::arg("magnitude").noconvert(), py::arg("direction").noconvert());
+  m.def("rms", &rms, y, "frame_length"_a, "hop_length"_a, out);
+  m.def("zero_crossing_rate", &zero_crossing_rate, y, "frame_length"_a, "hop_length"_a, "threshold"_a, "zero_apart"_a,
+        out);
+  m.def("spectral_centroid", &centroid, S, py::arg("frequencies").noconvert(), out);
+  m.def("spectral_bandwidth", &bandwidth, S, py::arg("frequencies").noconvert(), "centres"_a, "norm"_a, "p"_a, out);
+  m.def("spectral_rolloff", &rolloff, S, py::arg("values").noconvert(), "share"_a, out);
+  m.def("spectral_flatness", &flatness, S, "power"_a, "amin"_a, out);
+  m.def("spectral_norm", &weighted_norm, S, py::arg("weights").noconvert(), out);
+  m.def("spectral_extremes", &extremes, S, "bands"_a, py::arg("valley").noconvert(), py::arg("peak").noconvert());
+  m.def("spectral_peaks", &peaks, S, "low"_a, "high"_a, "threshold"_a);
+  m.def("correlate", &correlate, x, py::arg("taps").noconvert(), "first"_a, out);
+}

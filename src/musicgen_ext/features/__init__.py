@@ -2,6 +2,33 @@
 
 from __future__ import annotations
 
+from musicgen_ext.features.decibels import (
+    amplitude_to_db,
+    db_to_amplitude,
+    db_to_power,
+    magphase,
+    mu_compress,
+    mu_expand,
+    mu_law_decode,
+    mu_law_encode,
+    power_to_db,
+)
+from musicgen_ext.features.deltas import delta
+from musicgen_ext.features.frames import rms, zero_crossing_rate
 from musicgen_ext.features.windows import get_window
 
-__all__ = ["get_window"]
+__all__ = [
+    "amplitude_to_db",
+    "db_to_amplitude",
+    "db_to_power",
+    "delta",
+    "get_window",
+    "magphase",
+    "mu_compress",
+    "mu_expand",
+    "mu_law_decode",
+    "mu_law_encode",
+    "power_to_db",
+    "rms",
+    "zero_crossing_rate",
+]
