@@ -470,7 +470,7 @@ Buffer<std::int32_t> VoiceGrid::tokens_of(const std::int32_t* pitch, const std::
       const auto v = static_cast<std::size_t>(order_[slot]);
       const bool sounds = now[v] != rest;
       const bool begins =
-          frame == 0 || now[v] != now[v - count] || (sounds && onset != nullptr && onset[frame * count + v]);
+          frame == 0 || now[v] != (now - count)[v] || (sounds && onset != nullptr && onset[frame * count + v]);
       const int token = sounds ? now[v] - lowest_pitch_ + first_pitch : hold_;
       out[first_voice + slot] = begins || !hold_ ? token : 0;
     }
