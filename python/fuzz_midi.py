@@ -37,6 +37,102 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return kind + len(data).to_bytes(4, "big") + data
 
 
+def header(tracks=1, division=480, format=1, extra=b"", declared=None) -> bytes:
+    fields = (format, tracks if declared is None else declared, division)
+    return chunk(b"MThd", b"".join(value.to_bytes(2, "big") for value in fields) + extra)
+
+
+def smf(*tracks: bytes, end=END, **fields) -> bytes:
+    """A file of tracks, each given as the bytes of its events without the end-of-track event."""
+    return header(len(tracks), **fields) + b"".join(chunk(b"MTrk", track + end) for track in tracks)
+
+
+def riff(*chunks: tuple[bytes, bytes], length: int | None = None) -> bytes:
+    """A RIFF file of form RMID; `length`: what it says about itself, in place of what is true."""
+    form = b"RMID" + b"".join(k + len(d).to_bytes(4, "little") + d + bytes(len(d) % 2) for k, d in chunks)
+    return b"RIFF" + (len(form) if length is None else length).to_bytes(4, "little") + form
+
+
+def seeds() -> dict[str, bytes]:
+    """A small file for every rule of the format and every way to break it, by name."""
+    fromhex = bytes.fromhex
+    note = fromhex("00903c40 60803c40")
+    long = b"\xff\xff\xff\x7f"
+    nested = b"".join(bytes([1, 0x90, 60, velocity]) for velocity in range(1, 9))
+    hints = b"".join(b"\x01\xff\x7f\x05\x7dmgp" + bytes([older]) + b"\x00\x80\x3c\x40" for older in (3, 1, 5, 4))
+    made = {
+        "note": smf(note),
+        "format_0": smf(note, format=0),
+        "format_0_three_tracks": smf(note, note, note, format=0),
+        "format_2": smf(note, b"\x00\xff\x51\x03\x0f\x42\x40" + note, format=2),
+        "smpte_24": smf(note, division=0xE850),
+        "smpte_25": smf(note, division=0xE728),
+        "smpte_29": smf(note, division=0xE364),
+        "smpte_30": smf(note, division=0xE201),
+        "long_header": smf(note, extra=b"\0\1\2\3\4"),
+        "riff": riff((b"data", smf(note))),
+        "riff_with_more": riff((b"DISP", b"abc"), (b"data", smf(note)), (b"LIST", b"INFOICMT"), (b"data", b"x")),
+        "riff_wrong_length": riff((b"data", smf(note)), length=1000) + b"abc",
+        "alien_chunks": header(1) + chunk(b"XFIH", b"\0\xff") + chunk(b"MTrk", note + END) + chunk(b"last", b""),
+        "garbage_between_tracks": header(2) + chunk(b"MTrk", note + END) + b"\0\1\2" + chunk(b"MTrk", note + END),
+        "second_header": smf(note) + header(),
+        "no_tracks": header(0),
+        "tracks_not_declared": smf(note, note, declared=0),
+        "tracks_missing": smf(note, note, declared=65_535),
+        "chunk_too_long": header(1) + b"MTrk\xff\xff\xff\xff" + note + END + chunk(b"MTrk", note + END),
+        "chunk_too_short": header(2) + b"MTrk\0\0\0\3" + note + END + chunk(b"MTrk", note + END),
+        "no_end_of_track": smf(note, end=b""),
+        "end_of_track_early": smf(note + END + note),
+        "end_of_track_with_data": smf(note, end=b"\x00\xff\x2f\x02ab"),
+        "event_cut": header(1) + chunk(b"MTrk", note + b"\x00\x90\x3c"),
+        "number_too_long": smf(long[:3] + long + b"\x90\x3c\x40"),
+        "number_cut": header(1) + chunk(b"MTrk", note + b"\x81\x80"),
+        "running_status": smf(fromhex("00903c40 004040 104340 603c00 004000 83604300")),
+        "running_status_missing": smf(b"\x00\x3c\x40" + note),
+        "running_status_cancelled": smf(note[:4] + b"\x00\xff\x01\x00\x60\x3c\x00"),
+        "running_program_changes": smf(fromhex("00c005 0006 810007 00d140 0541") + note),
+        "high_data_byte": smf(b"\x00\x90\x3d\x90\x3c\x40" + note),
+        "realtime_status": smf(b"\x00\xf8\x01\x02" + note + b"\x05\xf1\x01" + note),
+        "long_deltas": smf((long + b"\x90\x3c\x40" + long + b"\x80\x3c\x40") * 5, division=32_767),
+        "deltas_of_every_length": smf(
+            fromhex("00903c01 7f3c00 81003c02 ff7f3c00 8180003c03 ffff7f3c00 818080003c04 ffffff7f3c00")
+        ),
+        "system_exclusive": smf(fromhex("05f005 7e7f0901f7 00f002 4312 05f702 01f7 00f702 f301") + note),
+        "system_exclusive_too_long": smf(note + b"\x00\xf0" + long + b"abc", end=b""),
+        "meta_events": smf(
+            b"".join(bytes([0, 0xFF, kind, 3]) + b"a\xe4\0" for kind in (*range(10), 0x20, 0x21, 0x54, 0x60, 0x7F))
+        ),
+        "text_of_300_bytes": smf(b"\x00\xff\x01\x82\x2c" + b"m" * 300 + note),
+        "tempos": smf(fromhex("00ff510307a120 60ff5103000000 00ff510207a1") + note),
+        "time_signatures": smf(fromhex("00ff580406032408 00ff580400021808 00ff58020402") + note),
+        "key_signatures": smf(fromhex("00ff5902fd01 00ff59020800 00ff590100") + note),
+        "controls": smf(fromhex("00b00001 002002 00c005 00903c40 00b0407f 604000 00803c33 00e00140 00a03c11")),
+        "overlapping": smf(nested + b"".join(b"\x05\x80\x3c\x40" for _ in range(8))),
+        "nested": smf(nested + hints + b"".join(b"\x05\x80\x3c\x40" for _ in range(4))),
+        "unended": smf(nested),
+        "lone_note_offs": smf(b"\x00\x80\x3c\x40\x05\x90\x3c\x00" + note),
+        "no_length": smf(b"\x05\x90\x3c\x01\x00\x80\x3c\x40\x00\x90\x3c\x02\x07\x3c\x00"),
+        "every_channel": smf(
+            b"".join(bytes([n, 0x90 | n, 60 + n, 64]) for n in range(16)),
+            b"".join(bytes([1, 0x90 | n, 60 + n, 64, n, 0x80 | n, 60 + n, n]) for n in range(16)),
+        ),
+        "sixteen_tracks": smf(*(bytes([0, 0x90 | n, 60, 1, 96, 60, 0]) for n in range(16))),
+        "four_voices": smf(
+            *(
+                b"\x00\xff\x03" + bytes([len(name)]) + name
+                + b"".join(bytes([0, 0x90 | n, low + step % 7, 90, 0x83, 0x60, low + step % 7, 0]) for step in range(8))
+                for n, (name, low) in enumerate(((b"Soprano", 67), (b"Alto", 60), (b"Tenor", 55), (b"Bass", 43)))
+            )
+        ),
+        "cut_header": b"MThd\0\0\0\6\0\1\0\1\1",
+        "division_0": smf(note, division=0),
+        "format_7": smf(note, format=7),
+    }  # fmt: skip
+    for n in range(4):
+        made[f"everything_{n}"] = random_file(random.Random(n))
+    return made
+
+
 def random_file(rng: random.Random) -> bytes:
     """A valid file with everything in it: all events, running status, overlapping and nested notes, long deltas."""
     tracks = []
@@ -71,6 +167,9 @@ def random_file(rng: random.Random) -> bytes:
         tracks.append(chunk(b"MTrk", bytes(track) + END))
     fields = (rng.choice((1, 1, 2)), len(tracks), rng.choice((1, 96, 480, 32_767, 0xE728, 0xE350)))
     return chunk(b"MThd", b"".join(value.to_bytes(2, "big") for value in fields)) + b"".join(tracks)
+
+
+SEEDS = seeds()
 
 
 def mutant(rng: random.Random, data: bytes) -> bytes:
@@ -146,9 +245,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--begin", type=int, default=0, help="number of the first mutant")
     parser.add_argument("--seconds-each", type=float, default=20, help="a mutant that takes longer hangs")
+    parser.add_argument("--seeds", type=Path, help="only write the seeds of the libFuzzer target into this folder")
     parser.add_argument("--keep", type=Path, default=Path("fuzz_findings"), help="folder for mutants with findings")
     parser.add_argument("--child", type=int, default=-1, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.seeds:
+        for name, data in SEEDS.items():
+            (options.seeds / f"{name}.mid").write_bytes(data)
+        return 0
     end = options.begin + options.mutants
     if options.child >= 0:
         work(options.seed, options.begin, end, options.child)

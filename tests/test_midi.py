@@ -25,23 +25,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import musicgen_ext as mg
-from fuzz_midi import END, check, chunk, mutant, numbered_mutant, random_file
+from fuzz_midi import END, SEEDS, check, chunk, header, mutant, numbered_mutant, random_file, riff, smf
 from musicgen_ext import _core
 from musicgen_ext.midi import NOTE, Text
 from musicgen_reference import midi as reference
 
 ROOT = Path(__file__).parents[1]
 SANITIZED = bool(os.environ.get("MUSICGEN_EXT_SANITIZED"))  # the sanitizers need terabytes of address space
-
-
-def header(tracks=1, division=480, format=1, extra=b"", declared=None) -> bytes:
-    fields = (format, tracks if declared is None else declared, division)
-    return chunk(b"MThd", b"".join(value.to_bytes(2, "big") for value in fields) + extra)
-
-
-def smf(*tracks: bytes, end=END, **fields) -> bytes:
-    """A file of tracks, each given as the bytes of its events without the end-of-track event."""
-    return header(len(tracks), **fields) + b"".join(chunk(b"MTrk", track + end) for track in tracks)
 
 
 def claiming(length: int, track: bytes) -> bytes:
@@ -334,6 +324,24 @@ def test_R16_seeded_mutants(begin):
     """The first of those that `python/fuzz_midi.py` runs by the hundred thousand."""
     read = sum(check(numbered_mutant(0, index)) for index in range(begin, begin + 1000))
     assert 100 < read < 900
+
+
+CORPUS = ROOT / "tests" / "fuzz" / "corpus" / "midi"
+
+
+def test_the_corpus_of_the_fuzz_target_is_there():
+    """What `python/fuzz_midi.py --seeds` writes, and what was found with it."""
+    files = {path.stem: path.read_bytes() for path in CORPUS.glob("*.mid")}
+    assert {name: data for name, data in files.items() if not name.startswith("found_")} == SEEDS
+    assert sum(map(len, files.values())) < 100_000
+
+
+@pytest.mark.parametrize("path", sorted(CORPUS.glob("*.mid")), ids=lambda path: path.stem)
+def test_R16_every_file_of_the_corpus(path):
+    data = path.read_bytes()
+    assert assert_twins_agree(data) == check(data)
+    for size in range(0, len(data), max(1, len(data) // 40)):  # and what is left when the rest is lost
+        assert assert_twins_agree(data[:size]) == check(data[:size])
 
 
 def test_the_mutants_reach_every_deviation():
@@ -677,11 +685,6 @@ def test_R13_nested_notes_are_written_so_that_they_are_read_back():
         mg.Score([(n, 1000 - 2 * n, 60, 1) for n in range(129)]).to_bytes()
 
 
-def riff(*chunks: tuple[bytes, bytes], length: int | None = None) -> bytes:
-    form = b"RMID" + b"".join(k + len(d).to_bytes(4, "little") + d + bytes(len(d) % 2) for k, d in chunks)
-    return b"RIFF" + (len(form) if length is None else length).to_bytes(4, "little") + form
-
-
 @pytest.mark.parametrize("length", [0, 1, 2, 4, 5, 250])
 def test_R14_a_longer_header_is_kept(length):
     data = smf(NOTE_60, extra=bytes(range(length)))
@@ -861,7 +864,7 @@ def test_R18_chunks_that_are_none():
     tables, chunks, _, _ = _core.midi_parse(header(1) + chunk(b"some", b"thing") + chunk(b"MTrk", END), True)
     assert unpacked(chunks) == [(0, b"some", b"thing")]
     for size in range(1, len(chunks)):
-        with pytest.raises(ValueError, match="chunks: expected what midi_parse gives, got .* the middle of a chunk"):
+        with pytest.raises(ValueError, match=r"chunks: expected what midi_parse gives, got .* the middle of a chunk"):
             _core.midi_write(*tables, chunks[:size])
 
 

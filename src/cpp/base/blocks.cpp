@@ -11,7 +11,11 @@ namespace {
 
 constexpr std::size_t smallest = std::size_t{64} << 10, largest = std::size_t{4} << 20;  // what is kept
 
-#if defined(__SANITIZE_ADDRESS__)
+#if !defined(__has_feature)
+#define __has_feature(name) 0
+#endif
+
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
 constexpr bool keeps = false;  // so that the use of a block that was given back is found
 #else
 constexpr bool keeps = true;
