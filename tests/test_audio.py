@@ -476,7 +476,8 @@ def test_any_bytes_are_a_sound_or_a_value_error(stereo, rng, tmp_path):
 def test_another_rate_needs_soxr(stereo, tmp_path, monkeypatch):
     stereo.save(tmp_path / "x.wav")
     monkeypatch.setitem(sys.modules, "soxr", None)
-    with pytest.raises(ImportError, match="own rate of 22050 Hz, got sr=16000; resampling needs: pip install soxr"):
+    needs = r'resampling from 22050 to 16000 Hz needs soxr: pip install "musicgen-ext\[audio\]"'
+    with pytest.raises(ImportError, match=needs):
         mg.read_audio(tmp_path / "x.wav", sr=16_000)
 
 

@@ -46,9 +46,13 @@ FLOORS = {
     "__init__": 6,
     "__main__": 7,
 }
-# Only inside functions: the command line fetches the workshop when `train` asks for it, and the methods
-# Score.synthesize, Score.plot, Score.to_pretty_midi … fetch the rooms above that play, draw and convert scores.
-LAZILY_ANYWHERE = {"cli": {"train", "evaluate"}, "midi": {"interchange", "pictures", "render", "transform"}}
+# Only inside functions: the command line fetches the workshop when `train` asks for it, and methods such as
+# Score.synthesize, Score.plot and Audio.trim fetch the rooms above that play, draw and convert.
+LAZILY_ANYWHERE = {
+    "audio": {"signals"},
+    "cli": {"train", "evaluate"},
+    "midi": {"interchange", "pictures", "render", "transform"},
+}
 HEAVY = {"torch", "librosa", "pretty_midi", "matplotlib", "soundfile", "soxr", "scipy", "music21", "mido", "tqdm"}
 HEAVY |= {"symusic"}
 

@@ -1,12 +1,13 @@
 """Sound as arrays, and the files that hold it.
 
-WAV is read and written here; other formats go through the optional package soundfile.
+WAV is read and written here; other formats go through the optional package soundfile, other sample rates through soxr.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import math
 import os
 import struct
 import warnings
@@ -16,12 +17,16 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from musicgen_ext import files
+from musicgen_ext import checks, files
 from musicgen_ext import provenance as provenance_text
 
 Subtype = Literal["PCM_16", "FLOAT"]
+Quality = Literal["soxr_vhq", "soxr_hq", "soxr_mq", "soxr_lq", "soxr_qq"]
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_QUALITIES = ("soxr_vhq", "soxr_hq", "soxr_mq", "soxr_lq", "soxr_qq")
+_MOST_RATIO = 256  # of two sample rates
+_BLOCK = 1 << 18  # samples resampled at a time, of the larger rate: milliseconds, so that Ctrl-C is heard
 _NOTEBOOK_BYTES = 20_000_000  # of WAV inside a notebook; longer sounds show their first part
 
 
@@ -69,6 +74,33 @@ class Audio:
     @property
     def num_channels(self) -> int:
         return 1 if self.y.ndim == 1 else self.y.shape[0]
+
+    def resample(self, sr: int, *, res_type: Quality = "soxr_hq") -> Audio:
+        """The sound at another sample rate; see `resample`."""
+        sr = _rate("sr", sr)
+        y = resample(self.y, orig_sr=self.sr, target_sr=sr, res_type=res_type)
+        return Audio(y, sr, provenance=self.provenance)
+
+    def to_mono(self) -> Audio:
+        """The mean of the channels; see `signals.to_mono`."""
+        from musicgen_ext import signals
+
+        return self._with(signals.to_mono(self.y))
+
+    def trim(self, *, top_db: float = 60.0) -> Audio:
+        """The sound without the silence at its beginning and end; see `signals.trim`."""
+        from musicgen_ext import signals
+
+        return self._with(signals.trim(self.y, top_db=top_db)[0])
+
+    def normalize(self, db: float = 0.0, *, measure: Literal["peak", "rms"] = "peak") -> Audio:
+        """The sound scaled to a level, in dB relative to 1; see `signals.normalize`."""
+        from musicgen_ext import signals
+
+        return self._with(signals.normalize(self.y, db, measure=measure))
+
+    def _with(self, y: npt.NDArray[np.float32]) -> Audio:
+        return Audio(y, self.sr, provenance=self.provenance)
 
     def to_wav(self, subtype: Subtype = "PCM_16") -> bytes:
         """The sound as a WAV file.
@@ -180,7 +212,7 @@ class Audio:
         )
 
 
-def read_audio(path: str | os.PathLike[str], sr: int | None = None) -> Audio:
+def read_audio(path: str | os.PathLike[str], sr: int | None = None, *, res_type: Quality = "soxr_hq") -> Audio:
     """Read a sound file.
 
     Parameters
@@ -189,6 +221,8 @@ def read_audio(path: str | os.PathLike[str], sr: int | None = None) -> Audio:
         WAV (8, 16, 24 or 32 bits, or floats) is read here; anything else through soundfile.
     sr : int, optional
         The wanted rate; None: the file's own. Another rate than the file's needs the package soxr.
+    res_type : "soxr_vhq", "soxr_hq", "soxr_mq", "soxr_lq" or "soxr_qq"
+        How well to resample; see `resample`.
 
     Returns
     -------
@@ -206,23 +240,75 @@ def read_audio(path: str | os.PathLike[str], sr: int | None = None) -> Audio:
     """
     if sr is not None:
         _rate("sr", sr)
+    checks.choice("res_type", res_type, _QUALITIES)
     with open(path, "rb") as stream:
         data = stream.read()
-    name = files.shown(path)
-    if data[:4] in (b"RIFF", b"RIFX") and data[8:12] == b"WAVE":
-        audio = _from_wav(data, name)
-    else:
-        audio = _from_soundfile(data, name)
-    if sr is None or sr == audio.sr:
-        return audio
+    audio = _decoded(data, files.shown(path))
+    return audio if sr is None or sr == audio.sr else audio.resample(sr, res_type=res_type)
+
+
+def resample(
+    y: npt.ArrayLike, *, orig_sr: float, target_sr: float, res_type: Quality = "soxr_hq", scale: bool = False
+) -> npt.NDArray[np.float32]:
+    """Sound at another sample rate: librosa's signature and numbers, without librosa. Needs the package soxr.
+
+    Parameters
+    ----------
+    y : np.ndarray [shape=(..., n)], floating point
+    orig_sr, target_sr : number > 0
+        Sample rates, in Hz; need not be whole.
+    res_type : "soxr_vhq", "soxr_hq", "soxr_mq", "soxr_lq" or "soxr_qq"
+        From very high quality (24 bits and more) over high (20 bits) and lower ones to the quickest.
+    scale : bool
+        Divide by the square root of the ratio of the rates, which keeps the energy.
+
+    Returns
+    -------
+    np.ndarray [shape=(..., ceil(n * target_sr / orig_sr))], float32
+
+    Raises
+    ------
+    TypeError, ValueError
+        `y` is no sound (see `checks.samples`), or a rate, their ratio (1/256 to 256) or `res_type` is out of range.
+    ImportError
+        soxr is missing.
+    MemoryError
+        The result would not fit.
+    """
+    samples = checks.samples(y)
+    orig_sr, target_sr = (
+        checks.real(name, sr, above=0, high=1e9) for name, sr in (("orig_sr", orig_sr), ("target_sr", target_sr))
+    )
+    checks.choice("res_type", res_type, _QUALITIES)
+    ratio = target_sr / orig_sr
+    if not 1 / _MOST_RATIO <= ratio <= _MOST_RATIO:
+        raise ValueError(
+            f"target_sr: expected 1/{_MOST_RATIO} to {_MOST_RATIO} times orig_sr={orig_sr:g}, got {target_sr:g}"
+        )
+    if ratio == 1:
+        return samples.copy() if np.may_share_memory(samples, y) else samples
     try:
         import soxr
     except ImportError:
         raise ImportError(
-            f"{name}: expected the file's own rate of {audio.sr} Hz, got sr={sr}; resampling needs: pip install soxr"
+            f'resampling from {orig_sr:g} to {target_sr:g} Hz needs soxr: pip install "musicgen-ext[audio]"'
         ) from None
-    resampled = soxr.resample(audio.y.T, audio.sr, sr).T
-    return Audio(np.ascontiguousarray(resampled, np.float32), sr, provenance=audio.provenance)
+    size = math.ceil(samples.shape[-1] * ratio)
+    block = int(_BLOCK / max(ratio, 1))
+    out = checks.empty("resampled sound", (*samples.shape[:-1], size))
+    for row, target in zip(samples.reshape(-1, samples.shape[-1]), out.reshape(-1, size), strict=True):
+        # The stream gives the bits of one call, whatever the blocks are.
+        stream = soxr.ResampleStream(orig_sr, target_sr, 1, dtype="float32", quality=res_type)
+        done = 0
+        for first in range(0, len(row), block):
+            last = first + block >= len(row)
+            part = stream.resample_chunk(row[first : first + block], last=last)[: size - done]
+            target[done : done + len(part)] = part
+            done += len(part)
+        target[done:] = 0
+    if scale:
+        out /= np.float32(math.sqrt(ratio))
+    return out
 
 
 # -- helpers ---------------------------------------------------------------------------------------------------------
@@ -279,6 +365,13 @@ def _soundfile(purpose: str) -> Any:
     except ImportError:
         raise ImportError(f'soundfile is needed to {purpose}: pip install "musicgen-ext[audio]"') from None
     return soundfile
+
+
+def _decoded(data: bytes, name: str) -> Audio:
+    """The sound in the bytes of a file."""
+    if data[:4] in (b"RIFF", b"RIFX") and data[8:12] == b"WAVE":
+        return _from_wav(data, name)
+    return _from_soundfile(data, name)
 
 
 def _from_soundfile(data: bytes, name: str) -> Audio:
