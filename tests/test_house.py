@@ -23,6 +23,8 @@ FLOORS = {
     "provenance": 1,
     "architectures": 1,
     "checks": 1,
+    "controllers": 1,
+    "general_midi": 1,
     "tables": 1,
     "timing": 1,
     "audio": 2,

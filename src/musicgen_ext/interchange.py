@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from musicgen_ext.controllers import DOWN, SUSTAIN
 from musicgen_ext.midi import DRUM_CHANNEL, Score, Text, Track, _channel_of, read_midi
 from musicgen_ext.tables import CONTROL, PITCH_BEND
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 _SHARPS_OF_MAJOR = (0, -5, 2, -3, 4, -1, 6, 1, -4, 3, -2, 5)  # by tonic; a minor key has those of its relative
-_SUSTAIN = 64
 
 
 class _Instrument(NamedTuple):
@@ -320,8 +320,8 @@ def _list(kind: Any, table: Array, *columns: str) -> Any:
 
 def _pedals(core: Any, controls: Array) -> Any:
     """Spans of the sustain pedal; one that is never lifted has none, as in symusic's reader."""
-    pedal = controls[controls["number"] == _SUSTAIN]
-    down = pedal["value"] >= 64
+    pedal = controls[controls["number"] == SUSTAIN]
+    down = pedal["value"] >= DOWN
     changed = np.diff(down, prepend=False)
     begins, ends = pedal["time"][changed & down], pedal["time"][changed & ~down]
     begins = begins[: len(ends)]
@@ -344,10 +344,10 @@ def from_symusic(score: Any) -> Score:
         size = len(columns["start"])
         notes.append({**columns, "track": np.full(size, i), "channel": np.full(size, channel)})
         changes, wheel, pedals = (t.numpy() for t in (track.controls, track.pitch_bends, track.pedals))
-        if len(pedals["time"]) and not np.any(changes["number"] == _SUSTAIN):
+        if len(pedals["time"]) and not np.any(changes["number"] == SUSTAIN):
             times = np.concatenate([pedals["time"], pedals["time"] + pedals["duration"]])
             values = np.repeat([127, 0], len(pedals["time"]))
-            added = {"time": times, "number": np.full(len(times), _SUSTAIN), "value": values}
+            added = {"time": times, "number": np.full(len(times), SUSTAIN), "value": values}
             changes = {field: np.concatenate([changes[field], added[field]]) for field in added}
         controls.append(_rows(CONTROL, i, channel, **changes))
         bends.append(_rows(PITCH_BEND, i, channel, time=wheel["time"], bend=wheel["value"]))

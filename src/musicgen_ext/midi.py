@@ -6,6 +6,7 @@ notes and all other events in file order, a face: typed columns, tracks, seconds
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -119,6 +120,9 @@ class Score(Columns):
         What was wrong in the file this score was read from.
     provenance : dict
 
+    Operations (`transpose`, `trim`, `with_programs` …) make a new score and leave this one as it is. If there is a
+    provenance, they add themselves to its list "changes".
+
     The typed columns other than `notes` are read-only windows on one table of events; assign a new array (or
     anything `Score()` takes) to change one.
 
@@ -158,10 +162,7 @@ class Score(Columns):
         self._payload = np.zeros(0, np.uint8)
         self._payload_ends = np.zeros(0, np.int64)
 
-        given = tuple(tracks)
-        for i, track in enumerate(given):
-            if not isinstance(track, Track):
-                raise TypeError(f"tracks[{i}]: expected a Track, got {type(track).__name__}")
+        given = checked_tracks(tracks)
         table, present = table_of("notes", notes, NOTE, ("start", "duration", "pitch"))
         by_track = dict(zip(table["track"][::-1].tolist(), table["channel"][::-1].tolist(), strict=True))
         if "channel" not in present:
@@ -316,6 +317,24 @@ class Score(Columns):
             tracks.append(Track(texts.get(i, ""), program, chosen, chosen == DRUM_CHANNEL))
         return tuple(tracks)
 
+    @tracks.setter
+    def tracks(self, value: Sequence[Track]) -> None:
+        """Rename tracks, choose other programs (the first of each track is replaced) or channels (of the notes and
+        events that are on the track's), add tracks at the end, or drop empty ones there. What is equal stays as it is.
+
+        ``score.tracks = [dataclasses.replace(t, program=73) if t.name == "Soprano" else t for t in score.tracks]``
+
+        Raises
+        ------
+        ValueError
+            Fewer tracks than notes and events use, or a program or channel out of its range.
+        TypeError
+            Something that is no Track.
+        """
+        from musicgen_ext.transform import set_tracks
+
+        set_tracks(self, value)
+
     def _add_tracks(self, tracks: Sequence[Track], channels: Sequence[int]) -> None:
         rows, payloads = [], []
         for i, (track, channel) in enumerate(zip(tracks, channels, strict=True)):
@@ -323,8 +342,7 @@ class Score(Columns):
                 rows.append((0, i, META, META_NAME, 0, 1))
                 payloads.append(track.name.encode())
             if track.program is not None:
-                program = whole_number(f"tracks[{i}].program", track.program, 0, 127)
-                rows.append((0, i, 0xC0 | channel, program, 0, 1))
+                rows.append((0, i, 0xC0 | channel, track.program, 0, 1))
         self._event_table = events_of(np.array(rows, EVENT), payloads)
 
     # -- time ----------------------------------------------------------------------------------------------------
@@ -436,6 +454,235 @@ class Score(Columns):
             last = max((notes["start"] + notes["duration"]).max(initial=0), events["time"].max(initial=0))
             ends.append(float(self.to_seconds(last, track=track)))
         return max(ends)
+
+    # -- operations that make new scores --------------------------------------------------------------------------
+
+    def copy(self) -> Score:
+        """A score of its own: nothing that is done to it changes this one."""
+        return self._with_notes(self._notes.copy())
+
+    def _with_notes(self, notes: Array) -> Score:
+        new = copy.copy(self)
+        new._notes = notes
+        new.provenance = copy.deepcopy(self.provenance)
+        return new
+
+    def transpose(self, semitones: int, *, drums: bool = False, outside: str = "raise") -> Score:
+        """Every note, and the key signatures, so many semitones higher (negative: lower).
+
+        Parameters
+        ----------
+        semitones : int, -127 to 127
+        drums : bool
+            Also on the drum channel, where a pitch is an instrument.
+        outside : "raise", "fold" or "drop"
+            What to do with notes that leave 0 to 127: refuse them all, move them by octaves until they fit, or leave
+            them out. Aftertouch goes with its notes.
+
+        Returns
+        -------
+        Score
+            Keys have at most six sharps or flats.
+
+        Raises
+        ------
+        ValueError
+            Notes that leave the range; the message says how many.
+        """
+        from musicgen_ext.transform import transpose
+
+        return transpose(self, semitones, drums=drums, outside=outside)
+
+    def with_key(self, key: str, *, from_key: str | None = None, direction: str = "nearest") -> Score:
+        """Transposed to a key such as "Eb major" or "F# minor", of the same mode as the key it is in.
+
+        Parameters
+        ----------
+        key : str
+        from_key : str, optional
+            The key it is in; None: its first key signature.
+        direction : "nearest", "up" or "down"
+            By at most six semitones up or five down, or only up, or only down.
+
+        Raises
+        ------
+        ValueError
+            No key signature and no `from_key`, another mode, or notes that leave 0 to 127.
+        """
+        from musicgen_ext.transform import with_key
+
+        return with_key(self, key, from_key=from_key, direction=direction)
+
+    def scale_tempo(self, factor: float) -> Score:
+        """`factor` times as fast (2: twice), with the tempos rounded to whole microseconds; ticks stay.
+
+        A piece without a tempo at its beginning gets the default one, scaled.
+
+        Raises
+        ------
+        ValueError
+            A tempo that a file cannot hold, or a score in SMPTE time, which knows none.
+        """
+        from musicgen_ext.transform import scale_tempo
+
+        return scale_tempo(self, factor)
+
+    def with_tempo(self, bpm: float) -> Score:
+        """One tempo in quarter notes per minute for the whole piece, in place of all others; see `scale_tempo`."""
+        from musicgen_ext.transform import with_tempo
+
+        return with_tempo(self, bpm)
+
+    def with_programs(self, programs: Mapping[int | str, int | str] | int | str) -> Score:
+        """Played by other instruments: ``score.with_programs({"Soprano": "Flute", 3: "Cello"})``.
+
+        Parameters
+        ----------
+        programs : mapping, or one program
+            By name (every track of that name) or index of the track: a program from 0 to 127, or its General MIDI name
+            in any case. One program alone is for all tracks but drums.
+
+        Returns
+        -------
+        Score
+            Each track begins with its program and keeps it: other program changes and bank selects of the channels it
+            plays on are gone, in it and in tracks that play nothing there. Tracks that share a channel share its
+            program in most players; give them channels of their own with `tracks`.
+
+        Raises
+        ------
+        ValueError
+            No such track or program; the message lists those there are.
+        """
+        from musicgen_ext.transform import with_programs
+
+        return with_programs(self, programs)
+
+    def trim(self, start: Any = 0, end: Any = None, *, unit: str = "ticks", notes: str = "cut") -> Score:
+        """The part from `start` up to `end`, moved to the beginning: ``score.trim(9, 17, unit="bars")``.
+
+        Parameters
+        ----------
+        start, end : number
+            `end` None: to the end. Bars by number, see `bars`: up to the beginning of bar `end`.
+        unit : "ticks", "beats", "seconds" or "bars"
+        notes : "cut", "drop" or "keep"
+            Notes across a border are cut there, or left out; or those that begin inside keep their length and those
+            that begin before are left out.
+
+        Returns
+        -------
+        Score
+            It begins with what is in force at `start`: the tempo, time and key signature, and in every track and
+            channel the program, controls, pressure and bend. Everything else before `start` that is no matter of a
+            moment comes along, too: names and other texts (but for later plain texts, lyrics, markers and cue points),
+            system exclusive and unknown events, parameter numbers (RPN). Tracks end at `end` at the latest, so that
+            silence at the end of a loop is kept. What is left of a bar that was cut becomes a pickup, if a time
+            signature can say how long it is; otherwise a bar begins there.
+
+        Raises
+        ------
+        ValueError
+            Times below zero or in the wrong order; seconds or bars in format 2.
+        """
+        from musicgen_ext.transform import trim
+
+        return trim(self, start, end, unit=unit, notes=notes)
+
+    def quantize(self, steps_per_beat: int = 4, *, what: str = "starts", strength: float = 1.0) -> Score:
+        """Notes on a grid of so many steps to a quarter note, counted from tick 0; other events stay.
+
+        Parameters
+        ----------
+        steps_per_beat : int, 1 to 32767
+            4: sixteenths, 3: triplets of eighths, 12: both. Halves are rounded up.
+        what : "starts", "durations" or "both"
+            A start moves the whole note. A duration becomes at least one step.
+        strength : float, 0 to 1
+            How much of the way to go.
+        """
+        from musicgen_ext.transform import quantize
+
+        return quantize(self, steps_per_beat, what=what, strength=strength)
+
+    def resample(self, ticks_per_quarter: int) -> Score:
+        """In another resolution; times are rounded to the nearest tick, and notes last at least one.
+
+        SMPTE time becomes ticks per quarter at 120 quarters a minute, and its tempos, which did not count, are gone.
+        """
+        from musicgen_ext.transform import resample
+
+        return resample(self, ticks_per_quarter)
+
+    def apply_sustain(self, *, drop_controls: bool = False) -> Score:
+        """Notes that end while the sustain pedal (control 64) is down last until it is lifted.
+
+        Or until the same pitch is struck again in their track and channel; a pedal that is never lifted holds until the
+        end of the piece. A part without a pedal of its own has that of its channel. With `drop_controls`, the pedal's
+        events are left out, and otherwise kept.
+        """
+        from musicgen_ext.transform import apply_sustain
+
+        return apply_sustain(self, drop_controls=drop_controls)
+
+    def merge_tracks(self, tracks: Sequence[int | str] | None = None) -> Score:
+        """All tracks, or those of these indices and names, in one, in place of the first; channels stay as they are.
+
+        Raises
+        ------
+        ValueError
+            No such track, or format 2, in which every track is a piece of its own.
+        """
+        from musicgen_ext.transform import merge_tracks
+
+        return merge_tracks(self, tracks)
+
+    def split_tracks(self, by: str = "channel") -> Score:
+        """A track for every channel, program or pitch that is played in a track; channels stay as they are.
+
+        Parameters
+        ----------
+        by : "channel", "program" or "pitch"
+            "program": the one in force where a note begins; "pitch": one for each drum, say.
+
+        Returns
+        -------
+        Score
+            The parts of a track follow each other in its place. The first keeps its name and what belongs to none of
+            them; the others are called after it and their channel, program or pitch. A channel's events go with it, or
+            with the part of their program or, for aftertouch, pitch.
+        """
+        from musicgen_ext.transform import split_tracks
+
+        return split_tracks(self, by)
+
+    @staticmethod
+    def concatenate(scores: Sequence[Score], *, align: str = "bar") -> Score:
+        """One after the other: ``mg.Score.concatenate([intro, *[loop] * 4, outro])``.
+
+        Parameters
+        ----------
+        scores : sequence of Score
+            Tracks go on in those of the same index.
+        align : "bar", "beat" or "tick"
+            Each score begins at the first bar line (beat, tick) at which all tracks of the one before have ended.
+
+        Returns
+        -------
+        Score
+            In the least common resolution, if a file can hold it, or the finest. What a score changes and the next does
+            not set at its beginning (tempo, time signature, and in every track and channel program, bend, pressure,
+            volume, pan, expression, pedals, modulation, bank) is set back to what a piece begins with.
+            ``provenance["concatenated"]`` lists where each came from; chunks that are no tracks are the first's.
+
+        Raises
+        ------
+        ValueError
+            No scores, or one in format 2 or SMPTE time.
+        """
+        from musicgen_ext.transform import concatenate
+
+        return concatenate(scores, align=align)
 
     # -- sound ---------------------------------------------------------------------------------------------------
 
@@ -732,6 +979,18 @@ def _name_of(path: str | None) -> str:
 
 def _shortened(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def checked_tracks(tracks: Sequence[Track]) -> tuple[Track, ...]:
+    given = tuple(tracks)
+    for i, track in enumerate(given):
+        if not isinstance(track, Track):
+            raise TypeError(f"tracks[{i}]: expected a Track, got {type(track).__name__}")
+        if not isinstance(track.name, str):
+            raise TypeError(f"tracks[{i}].name: expected a str, got {type(track.name).__name__}")
+        if track.program is not None:
+            whole_number(f"tracks[{i}].program", track.program, 0, 127)
+    return given
 
 
 def _channel_of(index: int, track: Track, of_notes: int | None) -> int:

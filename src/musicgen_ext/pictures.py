@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from musicgen_ext.general_midi import pitch_name
 from musicgen_ext.midi import DRUM_CHANNEL, Score
 
 Array = npt.NDArray[Any]
@@ -57,7 +58,7 @@ def plot(score: Score, ax: Any = None) -> Any:
     ax.set_ylim(low - 0.5, high + 0.5)
     ax.set_xticks(bars, labels)
     names = _named_pitches(low, high)
-    ax.set_yticks(names, [_pitch_name(pitch) for pitch in names])
+    ax.set_yticks(names, [pitch_name(pitch) for pitch in names])
     ax.set_xlabel("bar")
     ax.tick_params(length=0)
     for side in ax.spines.values():
@@ -94,7 +95,7 @@ def svg(score: Score) -> str:
         if pitch % 12 in BLACK_KEYS
     ]
     out += [
-        f'<text x="{left - 5}" y="{y(pitch) + row}" text-anchor="end" fill="#555">{_pitch_name(pitch)}</text>'
+        f'<text x="{left - 5}" y="{y(pitch) + row}" text-anchor="end" fill="#555">{pitch_name(pitch)}</text>'
         for pitch in _named_pitches(low, high)
     ]
     bars, labels = _bars(score)
@@ -151,10 +152,6 @@ def _pitch_range(score: Score) -> tuple[int, int]:
     low, high = int(score.notes["pitch"].min()) - 2, int(score.notes["pitch"].max()) + 2
     missing = max(0, 12 - (high - low))
     return max(0, low - missing // 2), min(127, high + (missing + 1) // 2)
-
-
-def _pitch_name(pitch: int) -> str:
-    return f"{'C C♯D D♯E F F♯G G♯A A♯B '[2 * (pitch % 12) : 2 * (pitch % 12) + 2].strip()}{pitch // 12 - 1}"
 
 
 def _named_pitches(low: int, high: int) -> list[int]:

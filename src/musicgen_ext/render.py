@@ -9,11 +9,12 @@ import numpy.typing as npt
 
 from musicgen_ext import _core
 from musicgen_ext.audio import Audio
+from musicgen_ext.controllers import latest, pedalled_ends
 from musicgen_ext.midi import DRUM_CHANNEL, Score
 
 Array = npt.NDArray[Any]
 
-_VOLUME, _PAN, _EXPRESSION, _SUSTAIN = 7, 10, 11, 64
+_VOLUME, _PAN, _EXPRESSION = 7, 10, 11
 _BEND_RANGE = 2.0  # semitones, the General MIDI default
 _WIDTH = 0.5  # how far left and right the outermost tracks sit when a file does not say
 
@@ -33,24 +34,24 @@ def tones_of(score: Score, sr: int) -> Array:
     tones = np.zeros(len(notes), _core.tone_dtype)
     if not len(notes):
         return tones
-    ends = _pedalled_ends(score, notes)
+    ends = pedalled_ends(notes, score.controls, score._last_tick)
     begins = _seconds(score, notes["start"], notes["track"])
     tones["start"] = np.rint(begins * sr)
     tones["length"] = np.maximum(np.rint(_seconds(score, ends, notes["track"]) * sr) - tones["start"], 1)
     drums = notes["channel"] == DRUM_CHANNEL
 
     programs, controls, bends = score.programs, score.controls, score.pitch_bends
-    tones["program"] = np.where(drums, _core.drum_program, _latest(notes, programs, "program", 0))
+    tones["program"] = np.where(drums, _core.drum_program, latest(notes, programs, "program", 0))
     tones["key"] = notes["pitch"]
-    bend = _latest(notes, bends, "bend", 0) / 8192 * _BEND_RANGE
+    bend = latest(notes, bends, "bend", 0) / 8192 * _BEND_RANGE
     tones["frequency"] = 440 * np.exp2((notes["pitch"] - 69.0 + np.where(drums, 0, bend)) / 12)
     tones["velocity"] = notes["velocity"] / 127
 
     # Squares: General MIDI Level 2, volume in dB is 40 log10(value / 127). 100 is the value a channel begins with.
-    volume = _latest(notes, controls[controls["number"] == _VOLUME], "value", 100) / 100
-    expression = _latest(notes, controls[controls["number"] == _EXPRESSION], "value", 127) / 127
+    volume = latest(notes, controls[controls["number"] == _VOLUME], "value", 100) / 100
+    expression = latest(notes, controls[controls["number"] == _EXPRESSION], "value", 127) / 127
     tones["gain"] = (volume * expression) ** 2
-    pan = _latest(notes, controls[controls["number"] == _PAN], "value", -1)
+    pan = latest(notes, controls[controls["number"] == _PAN], "value", -1)
     tracks, index = np.unique(notes["track"], return_inverse=True)
     seats = np.linspace(-_WIDTH, _WIDTH, len(tracks)) if len(tracks) > 1 else np.zeros(1)
     tones["pan"] = np.where(pan >= 0, np.clip((pan - 64.0) / 63, -1, 1), np.where(drums, 0, seats[index]))
@@ -65,52 +66,3 @@ def _seconds(score: Score, ticks: Array, tracks: Array) -> Array:
         mask = tracks == track
         seconds[mask] = score.to_seconds(ticks[mask], track=track)
     return seconds
-
-
-def _parts(notes: Array, events: Array) -> Any:
-    """For every part, the notes of one track and channel: their mask, and the events that rule them in time order.
-
-    Those are the part's own events, or, where it has none, all events of its channel: files put the set-up of all
-    channels into the first track, and files with more than 16 tracks use a channel twice.
-    """
-    keys = notes["track"].astype(np.int64) << 4 | notes["channel"]
-    for key in np.unique(keys).tolist():
-        ruling = events[events["channel"] == (key & 15)]
-        own = ruling[ruling["track"] == key >> 4]
-        chosen = own if len(own) else ruling
-        yield keys == key, chosen[np.argsort(chosen["time"], kind="stable")]
-
-
-def _latest(notes: Array, events: Array, field: str, default: int) -> Array:
-    """For every note, the value of the last event at or before its start."""
-    values = np.full(len(notes), default, np.int64)
-    if len(events):
-        for mask, ruling in _parts(notes, events):
-            at = np.searchsorted(ruling["time"], notes["start"][mask], side="right")
-            values[mask] = np.concatenate([[default], ruling[field].astype(np.int64)])[at]
-    return values
-
-
-def _pedalled_ends(score: Score, notes: Array) -> Array:
-    """Ends in ticks: a note that ends while the sustain pedal is down sounds until it is lifted or struck again."""
-    ends = notes["start"] + notes["duration"]
-    controls = score.controls
-    pedal = controls[controls["number"] == _SUSTAIN]
-    if not len(pedal):
-        return np.asarray(ends)
-    last = max(score._last_tick, int(ends.max()))
-    lifted = ends.copy()
-    for mask, ruling in _parts(notes, pedal):
-        down = np.concatenate([[False], ruling["value"] >= 64])
-        # For every state, when the pedal is next up: scanned from the right.
-        up_times = np.where(~down[1:], ruling["time"], last)
-        next_up = np.append(np.minimum.accumulate(up_times[::-1])[::-1], last)
-        at = np.searchsorted(ruling["time"], ends[mask], side="right")
-        lifted[mask] = np.where(down[at], np.maximum(next_up[at], ends[mask]), ends[mask])
-    order = np.lexsort((notes["start"], notes["pitch"], notes["channel"], notes["track"]))
-    same = np.ones(len(notes) - 1, bool)
-    for field in ("track", "channel", "pitch"):
-        same &= np.diff(notes[field][order]) == 0
-    struck = np.full(len(notes), last, np.int64)
-    struck[order[:-1][same]] = notes["start"][order[1:][same]]
-    return np.asarray(np.maximum(ends, np.minimum(lifted, struck)))

@@ -164,19 +164,31 @@ class Columns:
 
         What is malformed (and among the issues) is in no column, but stays in the file.
         """
+        rows, places = self._meta_places(kind)
+        return rows, self._payload[places]
+
+    def _meta_places(self, kind: int) -> tuple[npt.NDArray[np.intp], Array]:
+        """As `_meta`, with the places of the bytes in the payload."""
         with_payload = np.flatnonzero(self._events["status"] >= 0xF0)
         lengths = np.diff(self._payload_ends, prepend=0)
         chosen = self._events["data1"][with_payload] == kind
         chosen &= (self._events["status"][with_payload] == META) & (lengths == _META_LENGTH[kind])
         begins = (self._payload_ends - lengths)[chosen]
-        payload = self._payload[begins[:, None] + np.arange(_META_LENGTH[kind])]
+        places = begins[:, None] + np.arange(_META_LENGTH[kind])
+        payload = self._payload[places]
         if kind == META_TEMPO:
             valid = payload.any(axis=1)
         elif kind == META_TIME_SIGNATURE:
             valid = (payload[:, 0] > 0) & (payload[:, 1] <= 7)
         else:
             valid = ((payload[:, 0] <= 7) | (payload[:, 0] >= 249)) & (payload[:, 1] <= 1)
-        return with_payload[chosen][valid], payload[valid]
+        return with_payload[chosen][valid], places[valid]
+
+    def _rewrite_meta(self, kind: int, payload: Array) -> None:
+        """Give the events of `_meta(kind)` other payloads, shape (n, length)."""
+        data = self._payload.copy()
+        data[self._meta_places(kind)[1]] = payload.astype(np.uint8)
+        self._payload = data
 
     def _channel_rows(self, status: int) -> npt.NDArray[np.bool_]:
         return np.asarray((self._events["status"] & 0xF0) == status)

@@ -141,6 +141,12 @@ class BarMap:
         begin = self._begin(segment, numbers.astype(np.int64) - self.numbers[segment])
         return np.asarray(self.begins[segment] - self.into[segment] + begin)
 
+    def meter_at(self, tick: int) -> tuple[int, int]:
+        """Numerator and denominator in force."""
+        segment = max(int(np.searchsorted(self.begins, tick, side="right")) - 1, 0)
+        numerator, denominator = self.meters[segment].tolist()
+        return numerator, denominator
+
     def bars(self, end: int) -> Array:
         """Every bar that begins before `end`, and at least one: dtype `BAR`."""
         first, count = int(self.numbers[0]), int(self.to_bars(max(end - 1, 0))[0]) - int(self.numbers[0]) + 1
