@@ -94,19 +94,13 @@ def chorale(index: int) -> bytes:
         duration = rng.choice([beat // 2, beat, beat, 2 * beat], length)
         end = np.cumsum(duration)
         pitch = low + np.abs((np.cumsum(rng.integers(-2, 3, length)) + 19) % 38 - 19)
-        opening = b"".join(
-            b"\x00" + event
-            for event in (
-                meta(TRACK_NAME, name.encode()),
-                tempo(96),
-                meta(KEY_SIGNATURE, bytes([int(rng.integers(0, 5)), 0])),
-                meta(TIME_SIGNATURE, bytes([4, 2, 24, 8])),
-                bytes([PROGRAM | voice, 52]),
-            )
-        )
+        opening = [meta(TRACK_NAME, name.encode()), bytes([PROGRAM | voice, 52])]
+        if voice == 0:
+            key = bytes([int(rng.integers(0, 5)), 0])
+            opening += [tempo(96), meta(KEY_SIGNATURE, key), meta(TIME_SIGNATURE, bytes([4, 2, 24, 8]))]
         off = channel_events(end, NOTE_OFF | voice, pitch, 0)
         on = channel_events(end - duration, NOTE_ON | voice, pitch, 90)
-        tracks.append(track(off, on, opening=opening, running_status=False))
+        tracks.append(track(off, on, opening=b"".join(b"\0" + e for e in opening), running_status=False))
     return song(1, beat, tracks)
 
 
