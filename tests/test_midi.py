@@ -14,16 +14,19 @@ import subprocess
 import sys
 import time
 import warnings
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import mido
 import numpy as np
+import pretty_midi
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import midi_files
 import musicgen_ext as mg
 from fuzz_midi import END, SEEDS, check, chunk, header, mutant, numbered_mutant, random_file, riff, smf
 from musicgen_ext import _core
@@ -371,7 +374,137 @@ def test_any_bytes_are_a_score_or_a_midi_error(data):
         assert mg.read_midi(score.to_bytes(), max_duration=float("inf")) == score
 
 
-# -- oracles: mido and pretty_midi ------------------------------------------------------------------------------------
+# -- oracles: mido, pretty_midi and symusic ---------------------------------------------------------------------------
+
+
+def files_of(group: str) -> list[tuple[str, bytes]]:
+    """Names and contents: made here, or a part of the real files beside the checkout."""
+    if group == "generated":
+        return [(f"chorale {n}", midi_files.chorale(n)) for n in range(8)] + [
+            (f"performance {n}", midi_files.performance(n, 500)) for n in range(4)
+        ]
+    folder = ROOT.parent / "shared" / "data"
+    if group == "midi_samples":
+        found = [(path.name, path.read_bytes()) for path in sorted((folder / group).glob("*.mid"))]
+    else:
+        archive, every = {
+            "nottingham": ("nottingham/nottingham_midi.zip", 25),
+            "js_fakes": ("js_fakes/js_fakes_midi.zip", 10),
+            "lieder": ("openscore_lieder/lieder_midi.zip", 10),
+        }[group]
+        if not (folder / archive).is_file():
+            found = []
+        else:
+            with zipfile.ZipFile(folder / archive) as files:
+                names = sorted(name for name in files.namelist() if name.endswith(".mid"))
+                found = [(name, files.read(name)) for name in names[::every]]
+    if not found:
+        pytest.skip(f"no real files beside the checkout (../shared/data, {group})")
+    return found
+
+
+groups = pytest.mark.parametrize("group", ["generated", "midi_samples", "nottingham", "js_fakes", "lieder"])
+
+
+def columns_of(score: mg.Score) -> dict[str, list[tuple[int, ...]]]:
+    return {name: [tuple(row) for row in getattr(score, name).tolist()] for name in COLUMNS}
+
+
+@groups
+def test_files_are_read_as_mido_reads_them(group):
+    """Everything in its columns, note-offs paired by our rule."""
+    for name, data in files_of(group):
+        expected, texts = {column: [] for column in COLUMNS}, []
+        for index, track in enumerate(mido.MidiFile(file=io.BytesIO(data)).tracks):
+            now, sounding = 0, {}
+            for message in track:
+                now += message.time
+                kind = message.type
+                if kind == "note_on" and message.velocity:
+                    sounding.setdefault((message.channel, message.note), []).append((now, message.velocity))
+                elif kind in ("note_on", "note_off"):
+                    start, velocity = sounding[message.channel, message.note].pop(0)
+                    release = 64 if kind == "note_on" else message.velocity
+                    row = (start, now - start, message.note, velocity, index, message.channel, release)
+                    expected["notes"].append(row)
+                elif kind == "set_tempo":
+                    expected["tempos"].append((now, message.tempo, index))
+                elif kind == "time_signature":
+                    row = (message.numerator, message.denominator, message.clocks_per_click)
+                    expected["time_signatures"].append((now, *row, message.notated_32nd_notes_per_beat, index))
+                elif kind == "key_signature":
+                    expected["key_signatures"].append((now, message.key, index))
+                elif kind == "program_change":
+                    expected["programs"].append((now, message.program, message.channel, index))
+                elif kind == "control_change":
+                    expected["controls"].append((now, message.control, message.value, message.channel, index))
+                elif kind == "pitchwheel":
+                    expected["pitch_bends"].append((now, message.pitch, message.channel, index))
+                elif kind == "track_name":
+                    texts.append((now, message.name.encode("latin-1"), index))
+            assert not any(sounding.values())
+        score = mg.read_midi(data, strict=True)
+        found = columns_of(score)
+        # mido gives keys their names: here from 7 flats to 7 sharps.
+        majors = ["Cb", "Gb", "Db", "Ab", "Eb", "Bb", "F", "C", "G", "D", "A", "E", "B", "F#", "C#"]
+        minors = ["Abm", "Ebm", "Bbm", "Fm", "Cm", "Gm", "Dm", "Am", "Em", "Bm", "F#m", "C#m", "G#m", "D#m", "A#m"]
+        found["key_signatures"] = [
+            (time, (minors if minor else majors)[7 + sharps], track)
+            for time, sharps, minor, track in found["key_signatures"]
+        ]
+        assert sorted(found.pop("notes")) == sorted(expected.pop("notes")), name
+        assert found == expected, name
+        assert [(t.time, t.data, t.track) for t in score.texts if t.kind == "track_name"] == texts, name
+        again = mg.read_midi(score.to_bytes(), strict=True)
+        assert again == score, name
+
+
+@groups
+def test_files_are_read_as_symusic_reads_them(group):
+    """Notes, tempos and metres. Its habits: every channel and program of a track is a track of its own, and the tempos
+    and metres of all tracks are one list, by time."""
+    symusic = pytest.importorskip("symusic")
+    for name, data in files_of(group):
+        theirs, score = symusic.Score.from_midi(data), mg.read_midi(data, strict=True)
+        fields = ("start", "duration", "pitch", "velocity")
+        found = sorted(zip(*(score.notes[field].tolist() for field in fields), strict=True))
+        notes = [(n.time, n.duration, n.pitch, n.velocity) for track in theirs.tracks for n in track.notes]
+        assert found == sorted(notes), name
+        tempos = [(t.time, t.mspq) for t in theirs.tempos]
+        assert tempos == sorted(row[:2] for row in score.tempos.tolist()), name
+        signatures = sorted((t.time, t.numerator, t.denominator) for t in theirs.time_signatures)
+        assert signatures == sorted(row[:3] for row in score.time_signatures.tolist()), name
+        assert theirs.ticks_per_quarter == score.ticks_per_quarter
+
+
+@groups
+def test_files_are_read_as_pretty_midi_reads_them(group):
+    """Notes and the end, to the tick. Its habits: an off ends every sounding note of its pitch and channel, so that
+    only files without such overlaps can be compared; controls before the program are those of another instrument."""
+    compared = 0
+    for name, data in files_of(group):
+        score = mg.read_midi(data, strict=True)
+        order = np.lexsort([score.notes[field] for field in ("start", "pitch", "channel", "track")])
+        ordered = score.notes[order]
+        same = np.all(
+            [np.diff(ordered[field].astype(np.int64)) == 0 for field in ("pitch", "channel", "track")], axis=0
+        )
+        if np.any(same & (ordered["start"][1:] < (ordered["start"] + ordered["duration"])[:-1])):
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some have signatures outside the first track
+            theirs = pretty_midi.PrettyMIDI(io.BytesIO(data))
+        tick = theirs.time_to_tick
+        notes = [
+            (tick(n.start), tick(n.end) - tick(n.start), n.pitch, n.velocity)
+            for instrument in theirs.instruments
+            for n in instrument.notes
+        ]
+        fields = ("start", "duration", "pitch", "velocity")
+        assert sorted(notes) == sorted(zip(*(score.notes[field].tolist() for field in fields), strict=True)), name
+        assert score.end_time == pytest.approx(theirs.get_end_time(), abs=1e-9)
+        compared += 1
+    assert compared > 3
 
 
 def test_mido_reads_what_we_write():
