@@ -12,6 +12,8 @@ STREAMS = {
     "pitch sequence": encodings.PitchSequence(),
     "performance": encodings.Performance(),
     "performance, beats": encodings.Performance(steps_per_beat=12),
+    "bars": encodings.Bars(),
+    "bars, chords": encodings.Bars(chords=True),
 }
 GROUPS = ("chorales", "piano", "long")
 
@@ -37,6 +39,23 @@ def test_encode(benchmark, files, name):
     assert all(len(encoding.encode(score)) for score in scores)
     benchmark.pedantic(lambda: [encoding.encode(score) for score in scores], rounds=9, warmup_rounds=1)
     rate(benchmark, f"encode {group}", notes)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_encode_miditok(benchmark, files):
+    """MidiTok's REMI with the same programs, tempos, metres, velocities and grid; one file, for it takes seconds."""
+    miditok = pytest.importorskip("miditok", reason="MidiTok is not installed")
+    symusic = pytest.importorskip("symusic", reason="symusic is not installed")
+    group, paths, scores, _ = files
+    config = miditok.TokenizerConfig(
+        use_programs=True, use_tempos=True, use_time_signatures=True, pitch_range=(0, 127), beat_res={(0, 16): 12}
+    )
+    remi = miditok.REMI(config)
+    at = min(range(len(paths)), key=lambda i: len(scores[i].notes))
+    score = symusic.Score(paths[at])
+    tokens = benchmark.pedantic(remi.encode, args=(score,), rounds=3, warmup_rounds=1)
+    assert len(tokens)
+    rate(benchmark, f"encode {group}", len(scores[at].notes))
 
 
 @pytest.mark.parametrize("name", STREAMS)

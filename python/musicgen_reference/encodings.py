@@ -27,9 +27,9 @@ def chosen(song, drums, tracks):
     return kept, issues + said(len(here) - len(kept), "of the drum channel {were} left out")
 
 
-def said(count, what):
-    text = f"{count} note {what.replace('{were}', 'was')}" if count == 1 else f"{count} notes {what}"
-    return [text.replace("{were}", "were")] if count else []
+def said(count, what, thing="note"):
+    things, were = (thing, "was") if count == 1 else (thing + "s", "were")
+    return [f"{count} {things} {what}".replace("{were}", were)] if count else []
 
 
 def between_ends(tokens, end):
@@ -61,8 +61,9 @@ def encode_pitches(song, *, lowest, highest, polyphony, drums, tracks, duration,
 
 def decode_pitches(tokens, *, lowest, highest, polyphony, drums, tracks, duration, velocity, end):
     pitches = [token + lowest for token in between_ends(tokens, highest - lowest + 1)]
-    notes = [(i * duration, duration, pitch, velocity, 0, 0, RELEASE) for i, pitch in enumerate(pitches)]
-    return Song(format=1, division=480, notes=notes, track_ends=[len(notes) * duration])
+    track = tracks[0] if tracks else 0
+    notes = [(i * duration, duration, pitch, velocity, track, 0, RELEASE) for i, pitch in enumerate(pitches)]
+    return Song(format=1, division=480, notes=notes, track_ends=[0] * track + [len(notes) * duration])
 
 
 # -- events ------------------------------------------------------------------------------------------------------------
@@ -196,14 +197,14 @@ def decode_performance(
         ticks = next(t for t in count(1) if t * steps_per_beat >= 480)
         division = ticks * steps_per_beat
     first_velocity = FIRST_SHIFT + max_shift
-    notes, sounding, now = [], [], 0
+    notes, sounding, now, track = [], [], 0, tracks[0] if tracks else 0
 
     def finish(note):
         note[1] = max(now * ticks - note[0], ticks)
 
     for token in between_ends(tokens, first_velocity + velocity_bins):
         if token < NOTE_OFF:
-            notes.append([now * ticks, None, token, velocity, 0, 0, RELEASE])
+            notes.append([now * ticks, None, token, velocity, track, 0, RELEASE])
             sounding.append(notes[-1])
         elif token < FIRST_SHIFT:
             oldest = [note for note in sounding if note[2] == token - NOTE_OFF][:1]
@@ -218,8 +219,254 @@ def decode_performance(
         finish(note)
     events = [] if steps_per_beat is not None else [tempo_event(0, 500_000)]
     last = max((note[0] + note[1] for note in notes), default=0)
-    return Song(1, division, [tuple(note) for note in notes], events, [last])
+    return Song(1, division, [tuple(note) for note in notes], events, [0] * track + [last])
 
 
 def tempo_event(time, microseconds):
     return (time, 0, 0xFF, 0x51, 0, 1, microseconds.to_bytes(3, "big"))
+
+
+# -- bars --------------------------------------------------------------------------------------------------------------
+
+QUALITIES = {
+    "maj": (0, 4, 7), "min": (0, 3, 7), "dim": (0, 3, 6), "aug": (0, 4, 8), "7": (0, 4, 7, 10), "maj7": (0, 4, 7, 11),
+    "min7": (0, 3, 7, 10), "hdim7": (0, 3, 6, 10), "dim7": (0, 3, 6, 9),
+}  # fmt: skip
+DRUMS = 128
+
+
+class BarVocabulary:
+    """First ids and lists of values."""
+
+    def __init__(self, options):
+        steps = options["steps_per_beat"]
+        self.signatures = [tuple(map(int, text.split("/"))) for text in options["time_signatures"]]
+        self.lengths = [4 * n * steps // d for n, d in self.signatures]
+        self.common = self.signatures.index((4, 4))
+        bins, low, high = options["tempo_bins"], options["lowest_tempo"], options["highest_tempo"]
+        self.tempos = [round(6e7 / (low * (high / low) ** (i / max(bins - 1, 1)))) for i in range(bins)]
+        self.durations = [
+            d
+            for d in range(1, options["max_duration"] * steps + 1)
+            if options["even_durations"] or d % self.stride(d, steps) == 0
+        ]
+        sizes = [
+            1, len(self.signatures), max(self.lengths), bins, 12 * len(QUALITIES) * options["chords"],
+            129 * options["programs"], 128, 128 * options["drums"], options["velocity_bins"], len(self.durations),
+        ]  # fmt: skip
+        first = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+        self.signature, self.position, self.tempo, self.chord, self.program = first[1:6]
+        self.pitch, self.drum_pitch, self.velocity, self.duration, self.end = first[6:]
+
+    @staticmethod
+    def stride(duration, steps):
+        """1 up to two quarter notes, 2 up to four, 4 up to eight …"""
+        stride = 1
+        while duration > 2 * steps * stride:
+            stride *= 2
+        return stride
+
+    def nearest_tempo(self, microseconds):
+        """The nearest in equal ratios, the faster of two."""
+        far = [max(Fraction(microseconds, tempo), Fraction(tempo, microseconds)) for tempo in self.tempos]
+        return max(i for i, ratio in enumerate(far) if ratio == min(far))
+
+    def nearest_duration(self, steps):
+        far = [abs(duration - steps) for duration in self.durations]
+        return max(i for i, distance in enumerate(far) if distance == min(far))
+
+
+def chord_in(notes, begin, end):
+    """The index of the chord that sounds in [begin, end), or None; notes are (start, end, pitch)."""
+    sounding = [note for note in notes if note[0] < end and note[1] > begin]
+    weights = [0] * 12
+    for start, stop, pitch in sounding:
+        weights[pitch % 12] += min(stop, end) - max(start, begin)
+    found = []
+    for root in range(12):
+        for quality, tones in enumerate(QUALITIES.values()):
+            inside = [weights[(root + tone) % 12] for tone in tones]
+            if all(inside):
+                on_lowest = root == min(note[2] for note in sounding) % 12
+                found.append((-sum(inside), not on_lowest, root * len(QUALITIES) + quality))
+    return min(found)[2] if found else None
+
+
+def marks_of(song, rows, last, at_first, thing, otherwise, steps_per_beat):
+    """(step, index), one for a step, from (time, index, whether that is exact)."""
+    marks, given, moved, other, replaced, late = {0: at_first}, set(), 0, 0, 0, 0
+    for time, index, exact in rows:
+        at = beats(song, time) * steps_per_beat
+        if at > MAX_STEPS or nearest(at) > last:
+            late += 1
+            continue
+        step = nearest(at)
+        moved += step != at
+        other += not exact
+        replaced += step in given and marks[step] != index
+        marks[step] = index
+        given.add(step)
+    issues = said(moved, "{were} moved to the nearest step", thing) + said(other, otherwise, thing)
+    issues += said(replaced, "{were} left out: another one is at the same step", thing)
+    return list(marks.items()), issues + said(late, "after the last note {were} left out", thing)
+
+
+def bar_notes(song, words, options):
+    """{(step, program, pitch): (duration index, velocity bin)}, and issues."""
+    kept, issues = chosen(song, options["drums"], None)
+    notes, moved, shorter, cut, other = {}, 0, 0, 0, 0
+    for note in kept:
+        exact = [beats(song, time) * options["steps_per_beat"] for time in (note[0], note[0] + note[1])]
+        start, end = map(nearest, exact)
+        moved += [start, end] != exact
+        shorter += end <= start
+        cut += end - start > words.durations[-1]
+        steps = min(max(end - start, 1), words.durations[-1])
+        duration = words.nearest_duration(steps)
+        other += words.durations[duration] != steps
+        program = 0
+        if note[5] == DRUM_CHANNEL:
+            program = DRUMS
+        elif options["programs"]:
+            program = ([0] + [event[3] for event in ruling(song, note, 0xC0) if event[0] <= note[0]])[-1]
+        velocity = bin_of_velocity(note[3], options["velocity_bins"]) if options["velocity_bins"] else 0
+        key = (start, program, note[2])
+        notes[key] = max(notes.get(key, (0, 0)), (duration, velocity))
+    issues += said(moved, "{were} moved to the nearest step")
+    issues += said(shorter, "shorter than a step {were} made one long")
+    issues += said(cut, f"longer than {words.durations[-1]} steps {{were}} cut")
+    issues += said(other, "{were} given the nearest duration of the vocabulary")
+    return notes, issues + said(
+        len(kept) - len(notes), "{were} left out: one of their program and pitch begins with them"
+    )
+
+
+def encode_bars(song, **options):
+    words, steps_per_beat = BarVocabulary(options), options["steps_per_beat"]
+    notes, issues = bar_notes(song, words, options)
+    last = max((step for step, _, _ in notes), default=-1)
+
+    tempos = []
+    if words.tempos:
+        rows = [(time, int.from_bytes(payload, "big")) for time, payload in metas(song, 0x51, 3) if any(payload)]
+        if song.division & 0x8000:
+            rows = []
+        indexed = [(t, words.nearest_tempo(us), us == words.tempos[words.nearest_tempo(us)]) for t, us in rows]
+        tempos, more = marks_of(
+            song, indexed, last, words.nearest_tempo(500_000), "tempo",
+            "{were} given the nearest value of the vocabulary", steps_per_beat,
+        )  # fmt: skip
+        issues += more
+    signatures, more = marks_of(
+        song,
+        [
+            (time, words.signatures.index(pair) if pair in words.signatures else words.common, pair in words.signatures)
+            for time, payload in metas(song, 0x58, 4)
+            if payload[0] and payload[1] <= 7
+            for pair in [(payload[0], 2 ** payload[1])]
+        ],
+        last, words.common, "time signature", "outside the vocabulary {were} written as 4/4", steps_per_beat,
+    )  # fmt: skip
+    issues += more
+    if not notes:
+        return [words.end] * options["end"], issues
+
+    # Bars: (begin, end, signature), a new signature begins one in any case.
+    bars, begin = [], 0
+    while begin <= last:
+        signature = [index for step, index in signatures if step <= begin][-1]
+        end = begin + words.lengths[signature]
+        nexts = [step for step, _ in signatures if begin < step <= end]
+        bars.append((begin, min([end, *nexts]), signature))
+        begin = bars[-1][1]
+
+    happens = {}  # step: tokens
+    tempo = None
+    for step, index in tempos:
+        if index != tempo:
+            happens.setdefault(step, []).append(words.tempo + index)
+            tempo = index
+    if options["chords"]:
+        melodic = [(s, s + words.durations[d], pitch) for (s, p, pitch), (d, _) in notes.items() if p != DRUMS]
+        chord = None
+        for begin, end, _ in bars:
+            for beat in range(begin, min(end, last + 1), steps_per_beat):
+                found = chord_in(melodic, beat, min(beat + steps_per_beat, end))
+                if found not in (None, chord):
+                    happens.setdefault(beat, []).append(words.chord + found)
+                    chord = found
+    before = None
+    for (step, program, pitch), (duration, velocity) in sorted(notes.items()):
+        tokens = happens.setdefault(step, [])
+        if options["programs"] and before != (step, program):
+            tokens.append(words.program + program)
+        before = (step, program)
+        tokens.append((words.drum_pitch if program == DRUMS else words.pitch) + pitch)
+        if options["velocity_bins"]:
+            tokens.append(words.velocity + velocity - 1)
+        tokens.append(words.duration + duration)
+
+    tokens, written = [], None
+    for i, (begin, end, signature) in enumerate(bars):
+        tokens.append(0)
+        if signature != written:
+            tokens.append(words.signature + signature)
+            written = signature
+        for step in range(begin, end):
+            if step in happens:
+                tokens += [words.position + step - begin, *happens[step]]
+        if end - begin < words.lengths[signature] and i + 1 < len(bars):
+            tokens.append(words.position + end - begin)
+    return tokens + [words.end] * options["end"], issues
+
+
+def decode_bars(tokens, **options):
+    words, steps_per_beat = BarVocabulary(options), options["steps_per_beat"]
+    ticks = ceil(480 / steps_per_beat)
+    plain = [i for i, d in enumerate(words.durations) if d >= steps_per_beat][:1] or [len(words.durations) - 1]
+    notes, tempos, signatures = [], [], {}
+    begin, now, signature, program, started, before = 0, 0, words.common, 0, False, None
+    for token in between_ends(tokens, words.end):
+        if token == 0:
+            if started:
+                cut = before is not None and words.position < before < words.tempo
+                begin = now if cut else begin + words.lengths[signature]
+                if cut:
+                    signatures[begin] = signature
+            now, started = begin, True
+        elif token < words.position:
+            signature = signatures[begin] = token - words.signature
+        elif token < words.tempo:
+            now = begin + token - words.position
+        elif token < words.chord:
+            tempos.append((now, words.tempos[token - words.tempo]))
+        elif token < words.program:
+            pass
+        elif token < words.pitch:
+            program = program if token - words.program == DRUMS else token - words.program
+        elif token < words.velocity:
+            drum = token >= words.drum_pitch
+            pitch = token - (words.drum_pitch if drum else words.pitch)
+            notes.append([DRUMS if drum else program, now, pitch, options["velocity"], words.durations[plain[0]]])
+        elif notes and token < words.duration:
+            notes[-1][3] = velocity_of_bin(token - words.velocity + 1, options["velocity_bins"])
+        elif notes:
+            notes[-1][4] = words.durations[token - words.duration]
+        before = token
+
+    programs = sorted({note[0] for note in notes})
+    channels = [9 if p == DRUMS else [*range(9), *range(10, 16)][i % 15] for i, p in enumerate(programs)]
+    rows, ends = [], [0] * max(1, len(programs))
+    for its_program, start, pitch, velocity, duration in sorted(notes, key=lambda note: note[:2]):
+        track = programs.index(its_program)
+        rows.append((start * ticks, duration * ticks, pitch, velocity, track, channels[track], RELEASE))
+        ends[track] = max(ends[track], (start + duration) * ticks)
+    events = [
+        (0, i, 0xC0 | channels[i], p, 0, 1, None) for i, p in enumerate(programs) if p != DRUMS and options["programs"]
+    ]
+    events += [tempo_event(step * ticks, microseconds) for step, microseconds in tempos]
+    for step, index in signatures.items():
+        numerator, denominator = words.signatures[index]
+        payload = bytes([numerator, denominator.bit_length() - 1, 24, 8])
+        events.append((step * ticks, 0, 0xFF, 0x58, 0, 1, payload))
+    return Song(1, ticks * steps_per_beat, rows, sorted(events, key=lambda event: (event[1], event[0])), ends)

@@ -184,6 +184,22 @@ class VoiceGrid(Encoder):
     ) -> tuple[Any, ...]: ...
 
 @final
+class BarEncoder(Encoder):
+    def __init__(
+        self,
+        steps_per_beat: int,
+        time_signatures: Sequence[tuple[int, int]],
+        tempos: Sequence[int],
+        durations: Sequence[int],
+        chords: bool,
+        programs: bool,
+        drums: bool,
+        velocity_bins: int,
+        velocity: int,
+        end: bool,
+    ) -> None: ...
+
+@final
 class EventEncoder(Encoder):
     def __init__(
         self,

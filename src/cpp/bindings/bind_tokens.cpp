@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "midi/bars.h"
 #include "midi/events.h"
 #include "midi/pitches.h"
 
@@ -44,4 +45,15 @@ void register_tokens(py::module_& m) {
            }),
            "steps_per_second"_a, "steps_per_beat"_a, "max_shift"_a, "velocity_bins"_a, "drums"_a, "tracks"_a,
            "sustain"_a, "velocity"_a, "end"_a);
+
+  py::class_<midi::BarEncoder, midi::Encoder>(m, "BarEncoder", py::is_final())
+      .def(py::init([](int steps_per_beat, std::vector<std::pair<int, int>> time_signatures,
+                       std::vector<std::int32_t> tempos, std::vector<std::int32_t> durations, bool chords,
+                       bool programs, bool drums, int velocity_bins, int velocity, bool end) {
+             return std::make_unique<midi::BarEncoder>(
+                 midi::BarOptions{steps_per_beat, std::move(time_signatures), std::move(tempos), std::move(durations),
+                                  chords, programs, selection_of(drums, std::nullopt), velocity_bins, velocity, end});
+           }),
+           "steps_per_beat"_a, "time_signatures"_a, "tempos"_a, "durations"_a, "chords"_a, "programs"_a, "drums"_a,
+           "velocity_bins"_a, "velocity"_a, "end"_a);
 }

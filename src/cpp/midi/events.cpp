@@ -37,6 +37,7 @@ EventEncoder::EventEncoder(EventOptions options) : options_(std::move(options)) 
   expect("max_shift", options_.max_shift, 1, max_rate);
   expect("velocity_bins", options_.velocity_bins, 0, 127);
   expect("velocity", options_.velocity, 1, 127);
+  check_selection(options_.selection);
   first_velocity_ = first_shift + options_.max_shift;
   end_token_ = first_velocity_ + options_.velocity_bins;
   vocabulary_ = end_token_ + (options_.end ? 1 : 0);
@@ -140,6 +141,7 @@ Song EventEncoder::decode(const std::int32_t* tokens, std::size_t rows, Poll pol
   song.division = division_;
   if (options_.steps_per_beat == 0) add_tempo(song, 0, tempo);
 
+  const std::int32_t track = options_.selection.first_track();
   constexpr std::int64_t none = -1;
   std::array<std::int64_t, 128> oldest, youngest{};  // sounding notes of a pitch; each knows the next in its duration
   oldest.fill(none);
@@ -160,7 +162,7 @@ Song EventEncoder::decode(const std::int32_t* tokens, std::size_t rows, Poll pol
       (oldest[pitch] == none ? oldest[pitch] : song.notes[to_size(youngest[pitch])].duration) = index;
       youngest[pitch] = index;
       song.notes.push({now * ticks_per_step_, none, static_cast<std::uint8_t>(token),
-                       static_cast<std::uint8_t>(velocity), 0, default_release_velocity, 0});
+                       static_cast<std::uint8_t>(velocity), 0, default_release_velocity, track});
     } else if (token < first_shift) {
       const auto pitch = static_cast<std::size_t>(token - note_off);
       if (oldest[pitch] != none) end_oldest(pitch);
@@ -177,7 +179,7 @@ Song EventEncoder::decode(const std::int32_t* tokens, std::size_t rows, Poll pol
   for (std::size_t pitch = 0; pitch < oldest.size(); ++pitch) {
     while (oldest[pitch] != none) end_oldest(pitch);
   }
-  song.track_ends.push(last);
+  add_track(song, track, last);
   return song;
 }
 

@@ -50,6 +50,11 @@ class BeatGrid {
     steps_per_tick_ = static_cast<double>(rate_) / static_cast<double>(divisor_);
   }
 
+  // Whether a piece may go on until this tick.
+  bool holds(std::int64_t tick) const {
+    return static_cast<double>(tick) * steps_per_tick_ <= static_cast<double>(max_steps);
+  }
+
   Step operator()(std::int64_t tick) const {
     return nearest(static_cast<std::uint64_t>(tick) * rate_, divisor_, static_cast<double>(tick) * steps_per_tick_,
                    tick);

@@ -19,6 +19,7 @@ PitchEncoder::PitchEncoder(PitchOptions options) : options_(std::move(options)) 
   expect("highest", options_.highest, options_.lowest, 127);
   expect("duration", options_.duration, 1, max_duration);
   expect("velocity", options_.velocity, 1, 127);
+  check_selection(options_.selection);
   end_token_ = options_.highest - options_.lowest + 1;
   vocabulary_ = end_token_ + (options_.end ? 1 : 0);
 }
@@ -78,9 +79,9 @@ Song PitchEncoder::decode(const std::int32_t* tokens, std::size_t rows, Poll pol
                 static_cast<std::uint8_t>(options_.velocity),
                 0,
                 default_release_velocity,
-                0};
+                options_.selection.first_track()};
   }
-  song.track_ends.push(time);
+  add_track(song, options_.selection.first_track(), time);
   return song;
 }
 

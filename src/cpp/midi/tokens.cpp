@@ -1,6 +1,7 @@
 #include "midi/tokens.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <limits>
 #include <new>
 #include <stdexcept>
@@ -9,12 +10,18 @@
 namespace musicgen::midi {
 namespace {
 
-constexpr std::uint8_t meta_status = 0xFF, tempo_type = 0x51;
+constexpr std::uint8_t meta_status = 0xFF, tempo_type = 0x51, time_signature_type = 0x58;
 
 unsigned bit_width(std::uint64_t value) {
   unsigned width = 0;
   for (; value != 0; value >>= 1) ++width;
   return width;
+}
+
+void add_meta(Song& song, std::int64_t time, std::uint8_t type, std::initializer_list<int> payload) {
+  song.events.push({time, 0, meta_status, type, 0, 1});
+  for (const int value : payload) song.payload.push(static_cast<std::uint8_t>(value));
+  song.payload_ends.push(static_cast<std::int64_t>(song.payload.size()));
 }
 
 int size_of_bin(int bins) { return (127 + bins - 1) / bins; }
@@ -56,9 +63,10 @@ void sort_keys(Buffer<std::uint64_t>& keys, unsigned low_bit, Poll poll) {
   }
 }
 
-void add_issue(std::vector<std::string>& issues, std::int64_t count, const std::string& what) {
+void add_issue(std::vector<std::string>& issues, std::int64_t count, const std::string& what,
+               const std::string& thing) {
   if (count == 0) return;
-  std::string text = std::to_string(count) + (count == 1 ? " note " : " notes ") + what;
+  std::string text = std::to_string(count) + " " + thing + (count == 1 ? " " : "s ") + what;
   const std::string verb = "{were}";
   text.replace(text.find(verb), verb.size(), count == 1 ? "was" : "were");
   issues.push_back(std::move(text));
@@ -68,6 +76,16 @@ void expect(const char* name, int value, int low, int high) {
   if (value >= low && value <= high) return;
   throw std::invalid_argument(std::string(name) + ": expected " + std::to_string(low) + " to " + std::to_string(high) +
                               ", got " + std::to_string(value));
+}
+
+void check_selection(const Selection& selection) {
+  if (selection.all_tracks) return;
+  if (selection.tracks.empty()) throw std::invalid_argument("tracks: expected at least one, got none");
+  std::int32_t least = 0;
+  for (const std::int32_t track : selection.tracks) {
+    expect("a track", track, least, 0xFFFE);
+    least = track + 1;
+  }
 }
 
 int bin_of_velocity(int velocity, int bins) { return (velocity - 1) / size_of_bin(bins) + 1; }
@@ -101,10 +119,20 @@ void refuse_several_pieces(const SongView& song) {
   }
 }
 
+void add_track(Song& song, std::int32_t track, std::int64_t end) {
+  for (std::int32_t i = 0; i < track; ++i) song.track_ends.push(0);
+  song.track_ends.push(end);
+}
+
 void add_tempo(Song& song, std::int64_t time, std::int32_t microseconds_per_quarter) {
-  song.events.push({time, 0, meta_status, tempo_type, 0, 1});
-  for (const int shift : {16, 8, 0}) song.payload.push(static_cast<std::uint8_t>(microseconds_per_quarter >> shift));
-  song.payload_ends.push(static_cast<std::int64_t>(song.payload.size()));
+  add_meta(song, time, tempo_type,
+           {microseconds_per_quarter >> 16, microseconds_per_quarter >> 8, microseconds_per_quarter});
+}
+
+void add_time_signature(Song& song, std::int64_t time, int numerator, int denominator) {
+  int power = 0;
+  while (1 << power < denominator) ++power;
+  add_meta(song, time, time_signature_type, {numerator, power, 24, 8});  // a click per quarter note of 8 32nds
 }
 
 }  // namespace musicgen::midi

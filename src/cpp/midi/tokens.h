@@ -20,8 +20,13 @@ constexpr std::size_t poll_interval = 1 << 16;  // notes or tokens: well under a
 struct Selection {
   bool drums = false;                // those of the drum channel, too
   bool all_tracks = true;            // or only `tracks`
-  std::vector<std::int32_t> tracks;  // ascending
+  std::vector<std::int32_t> tracks;  // ascending, at least one
+
+  std::int32_t first_track() const { return all_tracks ? 0 : tracks.front(); }
 };
+
+// Throws std::invalid_argument for no tracks, or one that a file cannot have.
+void check_selection(const Selection& selection);
 
 // Calls take(note) for every chosen note, in their order, and returns what was left out in words.
 template <typename Take>
@@ -33,7 +38,8 @@ void for_chosen(const SongView& song, const Selection& selection, std::vector<st
 void sort_keys(Buffer<std::uint64_t>& keys, unsigned low_bit, Poll poll);
 
 // "1 note was …", "12 notes were …": nothing for none.
-void add_issue(std::vector<std::string>& issues, std::int64_t count, const std::string& what);
+void add_issue(std::vector<std::string>& issues, std::int64_t count, const std::string& what,
+               const std::string& thing = "note");
 
 // Throws std::invalid_argument for an option outside [low, high].
 void expect(const char* name, int value, int low, int high);
@@ -55,8 +61,12 @@ Span between_ends(const std::int32_t* tokens, std::size_t count, std::int32_t en
 // Throws std::invalid_argument for a song of format 2 with notes on more than one track: they are pieces of their own.
 void refuse_several_pieces(const SongView& song);
 
-// Adds a meta event at a tick of track 0; in order of time.
+// The last track of a song, after empty ones, and its end.
+void add_track(Song& song, std::int32_t track, std::int64_t end);
+
+// Add a meta event at a tick of track 0; in order of time.
 void add_tempo(Song& song, std::int64_t time, std::int32_t microseconds_per_quarter);
+void add_time_signature(Song& song, std::int64_t time, int numerator, int denominator);
 
 template <typename Take>
 void for_chosen(const SongView& song, const Selection& selection, std::vector<std::string>& issues, Poll poll,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from musicgen_ext.encodings.bars import Bars
 from musicgen_ext.encodings.base import Encoding
 from musicgen_ext.encodings.performance import Performance
 from musicgen_ext.encodings.pitch_sequence import PitchSequence
@@ -56,6 +57,7 @@ __all__ = [
     "TICKS_PER_STEP",
     "VELOCITIES",
     "VOICES",
+    "Bars",
     "Encoding",
     "Grid",
     "Meter",
@@ -70,14 +72,10 @@ __all__ = [
 ]
 
 
-def load(encoding: Mapping[str, Any]) -> Encoding | VoiceGrid:
+def load(encoding: Mapping[str, Any]) -> Encoding:
     """The encoding that a model file describes."""
-    names: dict[str, type[Performance] | type[PitchSequence] | type[VoiceGrid]] = {
-        "performance": Performance,
-        "pitch_sequence": PitchSequence,
-        "voice_grid": VoiceGrid,
-    }
+    classes: dict[str, type[Encoding]] = {each.name: each for each in (Bars, Performance, PitchSequence, VoiceGrid)}
     name = encoding.get("name")
-    if not isinstance(name, str) or name not in names:
-        raise WeightsError(f"encoding.name: expected one of {sorted(names)}, got {name!r}")
-    return names[name].from_dict(encoding)
+    if not isinstance(name, str) or name not in classes:
+        raise WeightsError(f"encoding.name: expected one of {sorted(classes)}, got {name!r}")
+    return classes[name].from_dict(encoding)

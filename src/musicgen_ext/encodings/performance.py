@@ -51,7 +51,7 @@ class Performance(TokenStream):
     drums : bool
         Whether the notes of the drum channel are encoded, too.
     tracks : tuple of int, optional
-        The tracks that are encoded, by index; None: all.
+        The tracks that are encoded, by index; None: all. Decoding makes the first of them.
     sustain : bool
         Whether a note sounds for as long as the sustain pedal holds it, by the rule of `Score.apply_sustain`.
     velocity : int, 1 to 127

@@ -29,7 +29,7 @@ class PitchSequence(TokenStream):
     drums : bool
         Whether the notes of the drum channel are encoded.
     tracks : tuple of int, optional
-        The tracks that are encoded, by index; None: all.
+        The tracks that are encoded, by index; None: all. Decoding makes the first of them.
     duration : int, 1 to 1048576
         Length of a decoded note, in ticks. 240: an eighth note.
     velocity : int, 1 to 127
