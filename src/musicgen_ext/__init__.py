@@ -21,8 +21,13 @@ if TYPE_CHECKING:
     from musicgen_ext.errors import MidiWarning as MidiWarning
     from musicgen_ext.errors import MusicgenExtError as MusicgenExtError
     from musicgen_ext.errors import WeightsError as WeightsError
+    from musicgen_ext.features import istft as istft
+    from musicgen_ext.features import mel_filterbank as mel_filterbank
+    from musicgen_ext.features import melspectrogram as melspectrogram
+    from musicgen_ext.features import mfcc as mfcc
     from musicgen_ext.features import mu_law_decode as mu_law_decode
     from musicgen_ext.features import mu_law_encode as mu_law_encode
+    from musicgen_ext.features import stft as stft
     from musicgen_ext.matching import Match as Match
     from musicgen_ext.matching import match as match
     from musicgen_ext.midi import Score as Score
@@ -41,7 +46,7 @@ _ROOMS = {
     "corpus": ("TokenStore", "encode_corpus"),
     "encodings": ("Note",),
     "errors": ("CheckpointError", "DeviceError", "MidiError", "MidiWarning", "MusicgenExtError", "WeightsError"),
-    "features": ("mu_law_decode", "mu_law_encode"),
+    "features": ("istft", "mel_filterbank", "melspectrogram", "mfcc", "mu_law_decode", "mu_law_encode", "stft"),
     "matching": ("Match", "match"),
     "midi": ("Score", "Track", "read_midi"),
     "model": ("Model", "build_info", "load", "models", "sample"),

@@ -321,3 +321,83 @@ def match_warp(
     clip: _Array, pieces: list[_Array], metric: str, step_weights: tuple[float, float, float], threads: int
 ) -> list[tuple[_Array, _Array]]: ...
 def match_warp_path(clip: _Array, stretch: _Array, metric: str, step_weights: tuple[float, float, float]) -> _Array: ...
+
+# spectra
+class Analysis32:
+    def __init__(
+        self,
+        window: npt.NDArray[np.float64],
+        stop: str,
+        power: float,
+        bands: npt.NDArray[np.float32] | None,
+        cepstra: npt.NDArray[np.float32] | None,
+        decibels: bool,
+        least: float,
+        range: float | None,
+    ) -> None: ...
+    # False: there is a NaN or an infinity
+    def run(
+        self,
+        signals: npt.NDArray[np.float32],
+        heads: npt.NDArray[np.float32],
+        tails: npt.NDArray[np.float32],
+        n_fft: int,
+        hop: int,
+        offset: int,
+        n_frames: int,
+        n_head: int,
+        n_tail: int,
+        out: _Array,
+        threads: int,
+    ) -> bool: ...
+
+class Analysis64:
+    def __init__(
+        self,
+        window: npt.NDArray[np.float64],
+        stop: str,
+        power: float,
+        bands: npt.NDArray[np.float64] | None,
+        cepstra: npt.NDArray[np.float64] | None,
+        decibels: bool,
+        least: float,
+        range: float | None,
+    ) -> None: ...
+    def run(
+        self,
+        signals: npt.NDArray[np.float64],
+        heads: npt.NDArray[np.float64],
+        tails: npt.NDArray[np.float64],
+        n_fft: int,
+        hop: int,
+        offset: int,
+        n_frames: int,
+        n_head: int,
+        n_tail: int,
+        out: _Array,
+        threads: int,
+    ) -> bool: ...
+
+class Synthesis32:
+    def __init__(self, window: npt.NDArray[np.float64], hop: int) -> None: ...
+    def run(
+        self,
+        spectra: npt.NDArray[np.complex64],
+        bins: int,
+        n_frames: int,
+        offset: int,
+        out: npt.NDArray[np.float32],
+        threads: int,
+    ) -> None: ...
+
+class Synthesis64:
+    def __init__(self, window: npt.NDArray[np.float64], hop: int) -> None: ...
+    def run(
+        self,
+        spectra: npt.NDArray[np.complex128],
+        bins: int,
+        n_frames: int,
+        offset: int,
+        out: npt.NDArray[np.float64],
+        threads: int,
+    ) -> None: ...

@@ -24,8 +24,8 @@ _MOST_INTEGER = 2**31 - 1
 # -- arrays ----------------------------------------------------------------------------------------------------------
 
 
-def floats(name: str, values: Any, *, check_finite: bool = True) -> npt.NDArray[np.float32]:
-    """`values` as a C-contiguous float32 array of this machine's byte order; the same memory where it is one already.
+def floats(name: str, values: Any, *, check_finite: bool = True, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
+    """`values` as a C-contiguous array of `dtype`, in native byte order; the same memory where it is one already.
 
     Raises
     ------
@@ -33,7 +33,7 @@ def floats(name: str, values: Any, *, check_finite: bool = True) -> npt.NDArray[
         Not an array of floating-point numbers: integers, bool, complex, objects, text, masked or ragged ones, an array
         that lives on another device.
     ValueError
-        NaN or infinities (or numbers that float32 cannot hold), with their count and the first one's index;
+        NaN or infinities (or numbers that `dtype` cannot hold), with their count and the first one's index;
         not looked for with ``check_finite=False``.
     MemoryError
         No room for the copy, with its size.
@@ -42,14 +42,16 @@ def floats(name: str, values: Any, *, check_finite: bool = True) -> npt.NDArray[
     if array.dtype.kind == "c":
         raise TypeError(f"{name}: expected floating-point numbers, got {array.dtype} (take np.abs or .real first)")
     _is_floating(name, array, "f", "floating-point numbers")
-    return _converted(name, array, np.dtype(np.float32), check_finite)
+    return _converted(name, array, np.dtype(dtype), check_finite)
 
 
-def complexes(name: str, values: Any, *, check_finite: bool = True) -> npt.NDArray[np.complex64]:
+def complexes(
+    name: str, values: Any, *, check_finite: bool = True, dtype: npt.DTypeLike = np.complex64
+) -> npt.NDArray[Any]:
     """As `floats`, for complex numbers; real ones count as complex."""
     array = _plain(name, values)
     _is_floating(name, array, "fc", "complex numbers")
-    return _converted(name, array, np.dtype(np.complex64), check_finite)
+    return _converted(name, array, np.dtype(dtype), check_finite)
 
 
 def dense(name: str, values: Any, dtype: npt.DTypeLike = np.float32, *, check_finite: bool = True) -> npt.NDArray[Any]:
@@ -58,11 +60,11 @@ def dense(name: str, values: Any, dtype: npt.DTypeLike = np.float32, *, check_fi
     if isinstance(values, np.ndarray) and values.ndim >= 2 and not values.flags.c_contiguous:
         swapped = values.swapaxes(-1, -2)
         if swapped.flags.c_contiguous and not isinstance(values, np.ma.MaskedArray):
-            array = convert(name, swapped, check_finite=False)
-            if check_finite and _core.nonfinite(array.view(np.float32))[0] > 0:
-                convert(name, values)  # says where
+            array = convert(name, swapped, check_finite=False, dtype=dtype)
+            if check_finite and _nonfinite(array)[0] > 0:
+                convert(name, values, dtype=dtype)  # says where
             return array.swapaxes(-1, -2)  # type: ignore[no-any-return]
-    return convert(name, values, check_finite=check_finite)  # type: ignore[no-any-return]
+    return convert(name, values, check_finite=check_finite, dtype=dtype)  # type: ignore[no-any-return]
 
 
 def flat(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -70,9 +72,11 @@ def flat(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return array if array.flags.c_contiguous else array.swapaxes(-1, -2)
 
 
-def samples(y: Any, *, name: str = "y", minimum: int = 1, check_finite: bool = True) -> npt.NDArray[np.float32]:
+def samples(
+    y: Any, *, name: str = "y", minimum: int = 1, check_finite: bool = True, dtype: npt.DTypeLike = np.float32
+) -> npt.NDArray[Any]:
     """Sound of shape (n,) or (..., channels, n) with at least `minimum` samples; see `floats`."""
-    array = floats(name, y, check_finite=check_finite)
+    array = floats(name, y, check_finite=check_finite, dtype=dtype)
     if array.ndim == 0:
         raise ValueError(f"{name}: expected shape (n,) or (channels, n), got a single number")
     if array.shape[-1] < minimum or array.size == 0:
@@ -82,13 +86,13 @@ def samples(y: Any, *, name: str = "y", minimum: int = 1, check_finite: bool = T
 
 
 def spectrogram(
-    S: Any, *, name: str = "S", minimum_bins: int = 1, check_finite: bool = True
-) -> npt.NDArray[np.float32]:
+    S: Any, *, name: str = "S", minimum_bins: int = 1, check_finite: bool = True, dtype: npt.DTypeLike = np.float32
+) -> npt.NDArray[Any]:
     """Real spectra of shape (..., bins, frames), none of both empty; see `floats`.
 
     Memory along bins instead of frames is kept so; see `dense`.
     """
-    array = dense(name, S, check_finite=check_finite)
+    array = dense(name, S, dtype, check_finite=check_finite)
     if array.ndim < 2 or array.shape[-2] < minimum_bins or array.size == 0:
         least = f"at least {minimum_bins} bins" if minimum_bins > 1 else "at least 1 bin"
         raise ValueError(f"{name}: expected shape (..., bins, frames) with {least}, got {array.shape}")
@@ -131,10 +135,8 @@ def _converted(name: str, array: npt.NDArray[Any], dtype: np.dtype[Any], check_f
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # infinities are refused below, by name
             np.copyto(result, array, casting="same_kind")
     if check_finite:
-        parts = result.view(np.float32) if dtype.kind == "c" else result
-        count, first = _core.nonfinite(parts)
+        count, first = _nonfinite(result)
         if count > 0:
-            first //= dtype.itemsize // 4
             index = tuple(int(i) for i in np.unravel_index(first, array.shape))
             place = index[0] if len(index) == 1 else index
             raise ValueError(
@@ -142,6 +144,17 @@ def _converted(name: str, array: npt.NDArray[Any], dtype: np.dtype[Any], check_f
                 f"the first {array[index]} at index {place}"
             )
     return result
+
+
+def _nonfinite(array: npt.NDArray[Any]) -> tuple[int, int]:
+    """How many values are NaN or infinite, and the flat index of the first."""
+    if array.dtype == np.float32:
+        return _core.nonfinite(array)
+    if array.dtype == np.complex64:
+        count, first = _core.nonfinite(array.view(np.float32))
+        return count, first // 2
+    bad = ~np.isfinite(array)
+    return int(np.count_nonzero(bad)), int(np.argmax(bad)) if bad.size else -1
 
 
 # -- numbers ---------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ void register_generate(py::module_& m);
 void register_match(py::module_& m);
 void register_midi(py::module_& m);
 void register_rolls(py::module_& m);
+void register_spectra(py::module_& m);
 void register_tokens(py::module_& m);
 
 namespace {
@@ -48,6 +49,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   register_generate(m);
   register_midi(m);
   register_rolls(m);
+  register_spectra(m);
   register_encodings(m);
   register_tokens(m);
   register_match(m);

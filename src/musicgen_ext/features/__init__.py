@@ -15,6 +15,8 @@ from musicgen_ext.features.decibels import (
 )
 from musicgen_ext.features.deltas import delta
 from musicgen_ext.features.frames import rms, zero_crossing_rate
+from musicgen_ext.features.mel import mel_filterbank, melspectrogram, mfcc
+from musicgen_ext.features.spectra import istft, set_threads, stft
 from musicgen_ext.features.windows import get_window
 
 __all__ = [
@@ -23,12 +25,18 @@ __all__ = [
     "db_to_power",
     "delta",
     "get_window",
+    "istft",
     "magphase",
+    "mel_filterbank",
+    "melspectrogram",
+    "mfcc",
     "mu_compress",
     "mu_expand",
     "mu_law_decode",
     "mu_law_encode",
     "power_to_db",
     "rms",
+    "set_threads",
+    "stft",
     "zero_crossing_rate",
 ]

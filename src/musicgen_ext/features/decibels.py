@@ -222,7 +222,8 @@ def _magnitude(function: str, S: npt.ArrayLike, check_finite: bool) -> _F32:
             f"{function}: expected real values, got complex ones: their phases are discarded (take np.abs first)",
             stacklevel=3,
         )
-        return np.abs(checks.dense("S", S, np.complex64, check_finite=check_finite))
+        magnitude: _F32 = np.abs(checks.dense("S", S, np.complex64, check_finite=check_finite))
+        return magnitude
     return checks.dense("S", S, check_finite=check_finite)
 
 

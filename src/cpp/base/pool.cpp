@@ -1,0 +1,200 @@
+#include "base/pool.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "base/target.h"
+
+#if MUSICGEN_X86
+#include <immintrin.h>
+#endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#define MUSICGEN_FORKS 1
+#else
+#define MUSICGEN_FORKS 0
+#endif
+
+namespace musicgen {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// How often the caller looks up from its work; a tenth of what Ctrl-C may take.
+constexpr std::chrono::milliseconds kBetweenPolls{10};
+// How long a thread looks for more work, or for the end of it, before it sleeps: waking costs about as much.
+constexpr std::chrono::microseconds kBeforeSleep{50};
+
+inline void breathe() {
+#if MUSICGEN_X86
+  _mm_pause();
+#elif MUSICGEN_ARM64 && defined(__GNUC__)
+  __asm__ volatile("yield");
+#endif
+}
+
+template <typename Condition>
+bool soon(const Condition& condition) {
+  const Clock::time_point end = Clock::now() + kBeforeSleep;
+  do {
+    for (int i = 0; i < 32; ++i) {
+      if (condition()) return true;
+      breathe();
+    }
+  } while (Clock::now() < end);
+  return false;
+}
+
+struct Job {
+  Job(std::size_t n, const std::function<void(std::size_t)>& f) : count(n), body(f) {}
+
+  const std::size_t count;
+  const std::function<void(std::size_t)>& body;
+  std::atomic<std::size_t> next{0};
+  std::atomic<int> helpers{0};  // threads of the pool that are inside
+  int wanted = 0;               // how many more may join
+  std::exception_ptr failure;   // under the pool's lock, as `wanted`
+  std::condition_variable done;
+
+  void stop() { next.store(count); }
+};
+
+class Pool {
+ public:
+  void run(Job& job, int threads, const std::function<void()>& idle) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      job.wanted = std::min(threads - 1, grow_to(threads - 1));
+      jobs_.push_back(&job);
+      posted_.fetch_add(1);
+    }
+    job.wanted == 1 ? wake_.notify_one() : wake_.notify_all();
+    work(job, &idle);
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      jobs_.erase(std::find(jobs_.begin(), jobs_.end(), &job));
+    }
+    soon([&] { return job.helpers.load() == 0; });
+    std::unique_lock<std::mutex> lock(mutex_);  // also waits until the last helper has let go of the job
+    while (job.helpers.load() != 0) {
+      if (job.done.wait_for(lock, kBetweenPolls) == std::cv_status::timeout && !job.failure) {
+        lock.unlock();
+        attempt(job, idle);
+        lock.lock();
+      }
+    }
+    if (job.failure) std::rethrow_exception(job.failure);
+  }
+
+ private:
+  template <typename Action>
+  void attempt(Job& job, const Action& action) {
+    try {
+      action();
+    } catch (...) {
+      job.stop();
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (!job.failure) job.failure = std::current_exception();
+    }
+  }
+
+  void work(Job& job, const std::function<void()>* idle) {
+    attempt(job, [&] {
+      Clock::time_point polled = idle != nullptr ? Clock::now() : Clock::time_point{};
+      for (std::size_t i = job.next.fetch_add(1); i < job.count; i = job.next.fetch_add(1)) {
+        job.body(i);
+        if (idle == nullptr) continue;
+        const Clock::time_point now = Clock::now();
+        if (now - polled < kBetweenPolls) continue;
+        (*idle)();
+        polled = now;
+      }
+    });
+  }
+
+  // Starts threads until there are `wanted`, or no more to be had; returns how many there are.
+  int grow_to(int wanted) {
+    try {
+      for (; threads_ < wanted; ++threads_) std::thread([this] { serve(); }).detach();
+    } catch (const std::system_error&) {
+    }
+    return threads_;
+  }
+
+  void serve() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (;;) {
+      const auto open = std::find_if(jobs_.begin(), jobs_.end(),
+                                     [](const Job* job) { return job->wanted > 0 && job->next.load() < job->count; });
+      if (open == jobs_.end()) {
+        const unsigned seen = posted_.load();
+        lock.unlock();
+        const bool more = soon([&] { return posted_.load() != seen; });
+        lock.lock();
+        if (!more) wake_.wait(lock, [&] { return posted_.load() != seen; });
+        continue;
+      }
+      Job& job = **open;
+      --job.wanted;
+      job.helpers.fetch_add(1);
+      lock.unlock();
+      work(job, nullptr);
+      lock.lock();
+      if (job.helpers.fetch_sub(1) == 1) job.done.notify_one();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<Job*> jobs_;
+  std::atomic<unsigned> posted_{0};
+  int threads_ = 0;
+};
+
+// Never destroyed: its threads may still wait in it while the process ends. A forked child has none of these threads,
+// and the lock may be held by one that is gone: it forgets the pool and makes another.
+std::atomic<Pool*> current{nullptr};
+
+#if MUSICGEN_FORKS
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { current.store(nullptr); });
+#endif
+
+Pool& pool() {
+  Pool* found = current.load();
+  if (found != nullptr) return *found;
+  Pool* made = new Pool;
+  if (current.compare_exchange_strong(found, made)) return *made;
+  delete made;  // another thread was faster; this one has not started anything
+  return *found;
+}
+
+void alone(std::size_t count, const std::function<void(std::size_t)>& body, const std::function<void()>& idle) {
+  Clock::time_point polled = Clock::now();
+  for (std::size_t i = 0; i < count; ++i) {
+    body(i);
+    const Clock::time_point now = Clock::now();
+    if (now - polled < kBetweenPolls) continue;
+    idle();
+    polled = now;
+  }
+}
+
+}  // namespace
+
+void spread(std::size_t count, int threads, const std::function<void(std::size_t)>& body,
+            const std::function<void()>& idle) {
+  const int useful = static_cast<int>(std::min<std::size_t>(count, static_cast<std::size_t>(std::max(threads, 1))));
+  if (useful <= 1) return alone(count, body, idle);
+  Job job(count, body);
+  pool().run(job, useful, idle);
+}
+
+}  // namespace musicgen

@@ -1,0 +1,167 @@
+// The baseline: four floats or two doubles. NEON on 64-bit ARM, SSE2 on x86-64, plain C++ elsewhere. SSE2 and plain C++
+// round a product before they add to it; the other paths do not.
+
+#if MUSICGEN_ARM64
+
+using Floats = float32x4_t;
+using Doubles = float64x2_t;
+inline Floats load(const float* p) { return vld1q_f32(p); }
+inline Doubles load(const double* p) { return vld1q_f64(p); }
+inline void store(float* p, Floats a) { vst1q_f32(p, a); }
+inline void store(double* p, Doubles a) { vst1q_f64(p, a); }
+inline Floats set1(float x) { return vdupq_n_f32(x); }
+inline Doubles set1(double x) { return vdupq_n_f64(x); }
+inline Floats add(Floats a, Floats b) { return vaddq_f32(a, b); }
+inline Doubles add(Doubles a, Doubles b) { return vaddq_f64(a, b); }
+inline Floats sub(Floats a, Floats b) { return vsubq_f32(a, b); }
+inline Doubles sub(Doubles a, Doubles b) { return vsubq_f64(a, b); }
+inline Floats mul(Floats a, Floats b) { return vmulq_f32(a, b); }
+inline Doubles mul(Doubles a, Doubles b) { return vmulq_f64(a, b); }
+inline Floats muladd(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, b); }
+inline Doubles muladd(Doubles a, Doubles b, Doubles c) { return vfmaq_f64(c, a, b); }
+inline Floats mulsub(Floats a, Floats b, Floats c) { return vfmaq_f32(vnegq_f32(c), a, b); }
+inline Doubles mulsub(Doubles a, Doubles b, Doubles c) { return vfmaq_f64(vnegq_f64(c), a, b); }
+// x86 semantics: the second operand where the comparison fails.
+inline Floats max(Floats a, Floats b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+inline Doubles max(Doubles a, Doubles b) { return vbslq_f64(vcgtq_f64(a, b), a, b); }
+inline Floats min(Floats a, Floats b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+inline Doubles min(Doubles a, Doubles b) { return vbslq_f64(vcltq_f64(a, b), a, b); }
+inline Floats root(Floats a) { return vsqrtq_f32(a); }
+inline Doubles root(Doubles a) { return vsqrtq_f64(a); }
+inline Floats exponent_of(Floats x, Floats& mantissa) {
+  const int32x4_t bits = vreinterpretq_s32_f32(x);
+  const int32x4_t exponent = vshrq_n_s32(vsubq_s32(bits, vdupq_n_s32(0x3f3504f3)), 23);
+  mantissa = vreinterpretq_f32_s32(vsubq_s32(bits, vshlq_n_s32(exponent, 23)));
+  return vcvtq_f32_s32(exponent);
+}
+inline void transpose(Floats (&r)[4]) {
+  const float32x4x2_t a = vtrnq_f32(r[0], r[1]), b = vtrnq_f32(r[2], r[3]);
+  r[0] = vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0]));
+  r[1] = vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1]));
+  r[2] = vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0]));
+  r[3] = vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1]));
+}
+
+#elif MUSICGEN_X86
+
+using Floats = __m128;
+using Doubles = __m128d;
+inline Floats load(const float* p) { return _mm_loadu_ps(p); }
+inline Doubles load(const double* p) { return _mm_loadu_pd(p); }
+inline void store(float* p, Floats a) { _mm_storeu_ps(p, a); }
+inline void store(double* p, Doubles a) { _mm_storeu_pd(p, a); }
+inline Floats set1(float x) { return _mm_set1_ps(x); }
+inline Doubles set1(double x) { return _mm_set1_pd(x); }
+inline Floats add(Floats a, Floats b) { return _mm_add_ps(a, b); }
+inline Doubles add(Doubles a, Doubles b) { return _mm_add_pd(a, b); }
+inline Floats sub(Floats a, Floats b) { return _mm_sub_ps(a, b); }
+inline Doubles sub(Doubles a, Doubles b) { return _mm_sub_pd(a, b); }
+inline Floats mul(Floats a, Floats b) { return _mm_mul_ps(a, b); }
+inline Doubles mul(Doubles a, Doubles b) { return _mm_mul_pd(a, b); }
+inline Floats muladd(Floats a, Floats b, Floats c) { return _mm_add_ps(_mm_mul_ps(a, b), c); }
+inline Doubles muladd(Doubles a, Doubles b, Doubles c) { return _mm_add_pd(_mm_mul_pd(a, b), c); }
+inline Floats mulsub(Floats a, Floats b, Floats c) { return _mm_sub_ps(_mm_mul_ps(a, b), c); }
+inline Doubles mulsub(Doubles a, Doubles b, Doubles c) { return _mm_sub_pd(_mm_mul_pd(a, b), c); }
+inline Floats max(Floats a, Floats b) { return _mm_max_ps(a, b); }
+inline Doubles max(Doubles a, Doubles b) { return _mm_max_pd(a, b); }
+inline Floats min(Floats a, Floats b) { return _mm_min_ps(a, b); }
+inline Doubles min(Doubles a, Doubles b) { return _mm_min_pd(a, b); }
+inline Floats root(Floats a) { return _mm_sqrt_ps(a); }
+inline Doubles root(Doubles a) { return _mm_sqrt_pd(a); }
+inline Floats exponent_of(Floats x, Floats& mantissa) {
+  const __m128i bits = _mm_castps_si128(x);
+  const __m128i exponent = _mm_srai_epi32(_mm_sub_epi32(bits, _mm_set1_epi32(0x3f3504f3)), 23);
+  mantissa = _mm_castsi128_ps(_mm_sub_epi32(bits, _mm_slli_epi32(exponent, 23)));
+  return _mm_cvtepi32_ps(exponent);
+}
+inline void transpose(Floats (&r)[4]) { _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]); }
+
+#else
+
+template <typename T, int N>
+struct Plain {
+  T v[N];
+};
+using Floats = Plain<float, 4>;
+using Doubles = Plain<double, 2>;
+template <typename T, int N, typename Operation>
+inline Plain<T, N> each(Plain<T, N> a, Plain<T, N> b, Operation operation) {
+  for (int i = 0; i < N; ++i) a.v[i] = operation(a.v[i], b.v[i]);
+  return a;
+}
+inline Floats load(const float* p) { return {{p[0], p[1], p[2], p[3]}}; }
+inline Doubles load(const double* p) { return {{p[0], p[1]}}; }
+template <typename T, int N>
+inline void store(T* p, Plain<T, N> a) {
+  for (int i = 0; i < N; ++i) p[i] = a.v[i];
+}
+inline Floats set1(float x) { return {{x, x, x, x}}; }
+inline Doubles set1(double x) { return {{x, x}}; }
+template <typename R>
+inline R add(R a, R b) {
+  return each(a, b, [](auto x, auto y) { return x + y; });
+}
+template <typename R>
+inline R sub(R a, R b) {
+  return each(a, b, [](auto x, auto y) { return x - y; });
+}
+template <typename R>
+inline R mul(R a, R b) {
+  return each(a, b, [](auto x, auto y) { return x * y; });
+}
+template <typename R>
+inline R muladd(R a, R b, R c) {
+  return add(mul(a, b), c);
+}
+template <typename R>
+inline R mulsub(R a, R b, R c) {
+  return sub(mul(a, b), c);
+}
+template <typename R>
+inline R max(R a, R b) {
+  return each(a, b, [](auto x, auto y) { return x > y ? x : y; });
+}
+template <typename R>
+inline R min(R a, R b) {
+  return each(a, b, [](auto x, auto y) { return x < y ? x : y; });
+}
+template <typename R>
+inline R root(R a) {
+  for (auto& x : a.v) x = std::sqrt(x);
+  return a;
+}
+inline Floats exponent_of(Floats x, Floats& mantissa) {
+  Floats exponent;
+  for (int i = 0; i < 4; ++i) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &x.v[i], 4);
+    const std::int32_t e = static_cast<std::int32_t>(bits - 0x3f3504f3u) >> 23;
+    bits -= static_cast<std::uint32_t>(e) << 23;
+    std::memcpy(&mantissa.v[i], &bits, 4);
+    exponent.v[i] = static_cast<float>(e);
+  }
+  return exponent;
+}
+inline void transpose(Floats (&r)[4]) {
+  for (int i = 0; i < 4; ++i)
+    for (int j = 0; j < i; ++j) {
+      const float x = r[i].v[j];
+      r[i].v[j] = r[j].v[i];
+      r[j].v[i] = x;
+    }
+}
+
+#endif
+
+template <typename T>
+struct RegisterOf;
+template <>
+struct RegisterOf<float> {
+  using Type = Floats;
+  static constexpr int width = 4;
+};
+template <>
+struct RegisterOf<double> {
+  using Type = Doubles;
+  static constexpr int width = 2;
+};

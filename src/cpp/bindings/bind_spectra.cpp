@@ -1,0 +1,127 @@
+// audio: short-time spectra, bands, cepstra, and back.
+#include <pybind11/complex.h>
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <complex>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "audio/stft.h"
+#include "base/cpu.h"
+#include "bindings/arrays.h"
+#include "bindings/signals.h"
+
+using namespace pybind11::literals;
+using namespace musicgen;
+
+namespace {
+
+template <typename T>
+using Array = py::array_t<T, py::array::c_style>;
+
+template <typename T>
+std::vector<T> values_of(const Array<T>& array) {
+  return {array.data(), array.data() + array.size()};
+}
+
+template <typename T>
+std::unique_ptr<audio::Analysis<T>> analysis(const Array<double>& window, const std::string& stop, double power,
+                                             const std::optional<Array<T>>& bands,
+                                             const std::optional<Array<T>>& cepstra, bool decibels, double least,
+                                             std::optional<double> range) {
+  audio::Recipe<T> recipe;
+  recipe.window = values_of(window);
+  recipe.n_fft = static_cast<int>(window.size());
+  recipe.power = power;
+  recipe.decibels = decibels;
+  recipe.least = static_cast<T>(least);
+  if (range) recipe.range = static_cast<T>(*range);
+  if (stop == "magnitudes") recipe.stop = audio::Stop::magnitudes;
+  if (bands) {
+    if (bands->ndim() != 2 || bands->shape(1) != recipe.n_fft / 2 + 1)
+      throw std::invalid_argument("bands: expected " + std::to_string(recipe.n_fft / 2 + 1) + " columns");
+    recipe.stop = audio::Stop::bands;
+    recipe.n_bands = static_cast<int>(bands->shape(0));
+    recipe.bands = values_of(*bands);
+  }
+  if (cepstra) {
+    if (cepstra->ndim() != 2 || cepstra->shape(1) != recipe.n_bands)
+      throw std::invalid_argument("cepstra: expected " + std::to_string(recipe.n_bands) + " columns");
+    recipe.stop = audio::Stop::cepstra;
+    recipe.n_cepstra = static_cast<int>(cepstra->shape(0));
+    recipe.cepstra = values_of(*cepstra);
+  }
+  return std::make_unique<audio::Analysis<T>>(std::move(recipe));
+}
+
+// signals (channels, n), heads and tails (channels, any): frames as audio::Frames says. `out` has as many values as
+// come out of all frames.
+template <typename T, typename Out>
+bool analyse(const audio::Analysis<T>& analysis, const Array<T>& signals, const Array<T>& heads, const Array<T>& tails,
+             std::int64_t n_fft, std::int64_t hop, std::int64_t offset, std::int64_t n_frames, std::int64_t n_head,
+             std::int64_t n_tail, Array<Out>& out, int threads) {
+  const bool fits = signals.ndim() == 2 && heads.ndim() == 2 && tails.ndim() == 2 && hop > 0 && n_head >= 0 &&
+                    n_tail >= 0 && n_head + n_tail <= n_frames && heads.shape(0) == signals.shape(0) &&
+                    tails.shape(0) == signals.shape(0) &&
+                    (n_head == 0 || (n_head - 1) * hop + n_fft <= heads.shape(1)) &&
+                    (n_tail == 0 || (n_tail - 1) * hop + n_fft <= tails.shape(1)) &&
+                    (n_head + n_tail == n_frames ||
+                     (n_head * hop >= offset && (n_frames - n_tail - 1) * hop - offset + n_fft <= signals.shape(1)));
+  const std::int64_t values = signals.shape(0) * n_frames * analysis.rows();
+  constexpr std::int64_t parts = sizeof(Out) / sizeof(T);
+  if (!fits || out.size() * parts != values) throw std::invalid_argument("frames: expected to lie inside the signals");
+  std::vector<audio::Frames<T>> channels;
+  for (py::ssize_t c = 0; c < signals.shape(0); ++c)
+    channels.push_back({signals.data() + c * signals.shape(1), heads.data() + c * heads.shape(1),
+                        tails.data() + c * tails.shape(1), signals.shape(1), hop, offset, n_frames, n_head, n_tail});
+  T* to = reinterpret_cast<T*>(out.mutable_data());
+  const Isa isa = isa_in_use();
+  bool finite = false;
+  without_lock([&] { finite = analysis.run(channels, to, threads, isa, poll_signals); });
+  return finite;
+}
+
+template <typename T>
+void synthesise(const audio::Synthesis<T>& synthesis, const Array<std::complex<T>>& spectra, std::int64_t bins,
+                std::int64_t n_frames, std::int64_t offset, Array<T>& out, int threads) {
+  if (spectra.ndim() != 3 || out.ndim() != 2 || spectra.shape(0) != out.shape(0) || spectra.shape(2) != bins ||
+      n_frames > spectra.shape(1) || offset < 0)
+    throw std::invalid_argument("spectra: expected shape (channels, frames, " + std::to_string(bins) + ")");
+  const T* from = reinterpret_cast<const T*>(spectra.data());
+  T* to = out.mutable_data();
+  const std::int64_t channels = spectra.shape(0), stride = 2 * bins * spectra.shape(1), length = out.shape(1);
+  const Isa isa = isa_in_use();
+  without_lock(
+      [&] { synthesis.run(from, channels, n_frames, stride, offset, to, length, threads, isa, poll_signals); });
+}
+
+template <typename T>
+void register_for(py::module_& m, const char* analysis_name, const char* synthesis_name) {
+  py::class_<audio::Analysis<T>>(m, analysis_name)
+      .def(py::init(&analysis<T>), py::arg("window").noconvert(), "stop"_a, "power"_a, py::arg("bands").noconvert(),
+           py::arg("cepstra").noconvert(), "decibels"_a, "least"_a, "range"_a)
+      .def("run", &analyse<T, T>, py::arg("signals").noconvert(), py::arg("heads").noconvert(),
+           py::arg("tails").noconvert(), "n_fft"_a, "hop"_a, "offset"_a, "n_frames"_a, "n_head"_a, "n_tail"_a,
+           py::arg("out").noconvert(), "threads"_a)
+      .def("run", &analyse<T, std::complex<T>>, py::arg("signals").noconvert(), py::arg("heads").noconvert(),
+           py::arg("tails").noconvert(), "n_fft"_a, "hop"_a, "offset"_a, "n_frames"_a, "n_head"_a, "n_tail"_a,
+           py::arg("out").noconvert(), "threads"_a);
+  py::class_<audio::Synthesis<T>>(m, synthesis_name)
+      .def(py::init([](const Array<double>& window, std::int64_t hop) {
+             return std::make_unique<audio::Synthesis<T>>(static_cast<int>(window.size()), values_of(window), hop);
+           }),
+           py::arg("window").noconvert(), "hop"_a)
+      .def("run", &synthesise<T>, py::arg("spectra").noconvert(), "bins"_a, "n_frames"_a, "offset"_a,
+           py::arg("out").noconvert(), "threads"_a);
+}
+
+}  // namespace
+
+void register_spectra(py::module_& m) {
+  register_for<float>(m, "Analysis32", "Synthesis32");
+  register_for<double>(m, "Analysis64", "Synthesis64");
+}
