@@ -70,10 +70,10 @@ class Roll:
         options: RollOptions,
         as_written: bool,
     ) -> Roll: ...
-    # track, width, notes, pedals, bends
+    # parts: track, width, pedals, bends
     @staticmethod
     def of_parts(
-        parts: list[tuple[int, int, _Array, _Array, _Array]], num_tracks: int, options: RollOptions
+        parts: list[tuple[int, int, _Array, _Array]], notes: _Array, num_tracks: int, options: RollOptions
     ) -> Roll: ...
     @property
     def width(self) -> float: ...

@@ -352,7 +352,8 @@ def _find(source: Source, job: _Job) -> _Found:
 
 def _of_instruments(pm: Any, job: _Job) -> _core.Roll:
     """Of a PrettyMIDI's own times."""
-    parts = []
+    parts: list[tuple[int, int, Array, Array]] = []
+    all_notes = [np.zeros(0, _core.part_note_dtype)]
     for index, instrument in enumerate(pm.instruments):
         if not instrument.notes:
             continue
@@ -365,12 +366,12 @@ def _of_instruments(pm: Any, job: _Job) -> _core.Roll:
         start = _frames(f"{where}.notes[{{}}].start", [note.start for note in instrument.notes], job.fs)
         stop = _frames(f"{where}.notes[{{}}].end", [note.end for note in instrument.notes], job.fs)
         notes = np.zeros(len(start), _core.part_note_dtype)
-        notes["begin"], notes["end"] = start, np.maximum(start, stop)
+        notes["part"], notes["begin"], notes["end"] = len(parts), start, np.maximum(start, stop)
         notes["pitch"] = _whole(f"{where}.notes[{{}}].pitch", [note.pitch for note in instrument.notes], 0, 127)
         velocity = [note.velocity for note in instrument.notes]
         notes["velocity"] = _whole(f"{where}.notes[{{}}].velocity", velocity, 0, 1 << 20)
-        if instrument.is_drum and not job.drums:
-            notes = notes[:0]
+        if job.drums or not instrument.is_drum:
+            all_notes.append(notes)
 
         controls = [control for control in instrument.control_changes if control.number == _SUSTAIN]
         pedals = np.zeros(0 if job.pedal_threshold is None else len(controls), _core.part_pedal_dtype)
@@ -381,8 +382,10 @@ def _of_instruments(pm: Any, job: _Job) -> _core.Roll:
         bends = np.zeros(len(ordered), _core.part_bend_dtype)
         bends["frame"] = _frames(f"{where}.pitch_bends[{{}}].time", [bend.time for bend in ordered], job.fs)
         bends["value"] = _whole(f"{where}.pitch_bends[{{}}].pitch", [bend.pitch for bend in ordered], -8192, 8191)
-        parts.append((index, int(end * job.fs), notes, pedals, bends))
-    return _core.Roll.of_parts(parts, len(pm.instruments), job.options())
+        parts.append((index, int(end * job.fs), pedals, bends))
+    return _core.Roll.of_parts(
+        parts, np.concatenate(all_notes, dtype=_core.part_note_dtype), len(pm.instruments), job.options()
+    )
 
 
 def _frames(where: str, times: Sequence[float], fs: float) -> Array:

@@ -23,16 +23,18 @@ using namespace musicgen;
 
 namespace {
 
+using midi::PartNote;
 using midi::Roll;
 using midi::RollOptions;
 using midi::RollPart;
 
 const py::dtype& part_note_dtype() {
-  static const auto* dtype = new py::dtype(record({{"begin", "=u4", offsetof(RollPart::Note, begin)},
-                                                   {"end", "=u4", offsetof(RollPart::Note, end)},
-                                                   {"velocity", "=i4", offsetof(RollPart::Note, velocity)},
-                                                   {"pitch", "u1", offsetof(RollPart::Note, pitch)}},
-                                                  sizeof(RollPart::Note)));
+  static const auto* dtype = new py::dtype(record({{"part", "=u4", offsetof(PartNote, part)},
+                                                   {"begin", "=u4", offsetof(PartNote, begin)},
+                                                   {"end", "=u4", offsetof(PartNote, end)},
+                                                   {"velocity", "=i4", offsetof(PartNote, velocity)},
+                                                   {"pitch", "u1", offsetof(PartNote, pitch)}},
+                                                  sizeof(PartNote)));
   return *dtype;
 }
 
@@ -107,19 +109,20 @@ Roll roll_of_song(int format, std::uint16_t division, const py::array& notes, co
   return std::move(*roll);
 }
 
-using PartColumns = std::tuple<std::int32_t, std::uint32_t, py::array, py::array, py::array>;
+using PartColumns = std::tuple<std::int32_t, std::uint32_t, py::array, py::array>;
 
-Roll roll_of_parts(const std::vector<PartColumns>& columns, std::size_t num_tracks, const RollOptions& options) {
+Roll roll_of_parts(const std::vector<PartColumns>& columns, const py::array& notes, std::size_t num_tracks,
+                   const RollOptions& options) {
   std::vector<RollPart> parts;
-  for (const auto& [track, width, notes, pedals, bends] : columns) {
-    const auto* note = rows_of<RollPart::Note>(notes, part_note_dtype(), "notes");
+  for (const auto& [track, width, pedals, bends] : columns) {
     const auto* pedal = rows_of<RollPart::Pedal>(pedals, part_pedal_dtype(), "pedals");
     const auto* bend = rows_of<RollPart::Bend>(bends, part_bend_dtype(), "bends");
-    parts.push_back(
-        {track, width, {note, note + notes.size()}, {pedal, pedal + pedals.size()}, {bend, bend + bends.size()}});
+    parts.push_back({track, width, {pedal, pedal + pedals.size()}, {bend, bend + bends.size()}});
   }
+  const auto* rows = rows_of<PartNote>(notes, part_note_dtype(), "notes");
+  const auto size = static_cast<std::size_t>(notes.size());
   std::optional<Roll> roll;
-  without_lock([&] { roll = Roll::in_frames(parts, num_tracks, options, poll_signals); });
+  without_lock([&] { roll = Roll::in_frames(parts, rows, size, num_tracks, options, poll_signals); });
   return std::move(*roll);
 }
 
@@ -208,7 +211,7 @@ void register_rolls(py::module_& m) {
       .def_static("of_song", &roll_of_song, "format"_a, "division"_a, py::arg("notes").noconvert(),
                   py::arg("events").noconvert(), py::arg("payload").noconvert(), py::arg("payload_ends").noconvert(),
                   py::arg("track_ends").noconvert(), "options"_a, "as_written"_a)
-      .def_static("of_parts", &roll_of_parts, "parts"_a, "num_tracks"_a, "options"_a)
+      .def_static("of_parts", &roll_of_parts, "parts"_a, py::arg("notes").noconvert(), "num_tracks"_a, "options"_a)
       .def_property_readonly("width", &Roll::width)
       .def_property_readonly("num_tracks", &Roll::num_tracks)
       .def("draw", &draw, "channel"_a, "binary"_a, "zeroed"_a, py::arg("out").noconvert())

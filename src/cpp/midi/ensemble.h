@@ -58,13 +58,20 @@ class Ensemble final : public Listener {
   static constexpr std::int32_t none = -1;
   static constexpr int num_keys = 16 * 128;  // channel and pitch
 
+  struct Span {  // of one track
+    const midi::Note *notes, *notes_end;
+    const midi::Event *events, *events_end;
+  };
+
   void begin_track(std::int32_t track);
+  void play_in_order(const Span& span, Poll poll);
+  void play_apart(const Span& span, Poll poll);
   void note_on(int key, std::uint8_t velocity, std::int64_t time);
   void note_off(int key, std::int64_t time);
-  void whole_note(const midi::Note& note);
   std::size_t part_of(int channel, std::int64_t end);
   Events& events_of(int channel);
 
+  std::size_t steps_ = 0;  // since the last poll
   std::int32_t track_ = none;
   std::array<std::uint8_t, 16> programs_{};
   std::array<std::int32_t, 16> waiting_;         // of every channel, the events without a part; index into `events`

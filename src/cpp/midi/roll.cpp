@@ -1,6 +1,7 @@
 #include "midi/roll.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -19,6 +20,7 @@ constexpr std::uint8_t drum_channel = 9;
 constexpr double bend_unit = 4096.0;             // a semitone, where the whole range is two
 constexpr std::size_t bytes_per_poll = 1 << 23;  // some milliseconds
 constexpr std::size_t notes_per_poll = 1 << 18;
+constexpr std::size_t cached_bytes = 8 << 20;
 
 // int(seconds * fs), for products known to be below max_width.
 std::uint32_t frame_of(double seconds, double fs) { return static_cast<std::uint32_t>(seconds * fs); }
@@ -86,6 +88,48 @@ void set_bits(std::uint8_t* bytes, std::uint32_t begin, std::uint32_t end) {
   bytes[last] |= tail;
 }
 
+// What a roll is drawn on: cleared, painted in any order, and finished row by row.
+
+template <typename T>
+struct Cells {
+  T* out;
+  std::size_t width;
+  bool binary, zeroed;
+
+  std::size_t row_bytes() const { return width * sizeof(T); }
+  T* at(std::size_t row) const { return out + row * width; }
+  void clear(std::size_t row, std::size_t rows) const {
+    if (!zeroed) std::memset(at(row), 0, rows * row_bytes());
+  }
+  void paint(std::size_t row, std::uint32_t begin, std::uint32_t end, double value) const {
+    T* const cells = at(row);
+    if (binary) {
+      std::fill(cells + begin, cells + std::max(begin, end), T(1));
+    } else {
+      add(cells, begin, end, value);
+    }
+  }
+};
+
+struct Bits {
+  std::uint8_t* out;
+  std::size_t row_size;
+  bool zeroed;
+
+  std::size_t row_bytes() const { return row_size; }
+  void clear(std::size_t row, std::size_t rows) const {
+    if (!zeroed) std::memset(out + row * row_size, 0, rows * row_size);
+  }
+  void paint(std::size_t row, std::uint32_t begin, std::uint32_t end, double) const {
+    set_bits(out + row * row_size, begin, end);
+  }
+};
+
+struct RowSums {  // of one row
+  double* cells;
+  void paint(std::size_t, std::uint32_t begin, std::uint32_t end, double value) const { add(cells, begin, end, value); }
+};
+
 // Sums of what overlaps: the runs of one pitch, given as (begin, end, velocity), as runs that do not overlap.
 template <typename Run, typename Note>
 void add_up(Note* notes, std::size_t count, std::vector<Run>& runs) {
@@ -132,6 +176,12 @@ std::vector<Window> windows_of(const std::vector<RollPart::Pedal>& pedals) {
   }
   return windows;
 }
+
+bool has_bends(const RollPart& part) {
+  return std::any_of(part.bends.begin(), part.bends.end(), [](const RollPart::Bend& bend) { return bend.value != 0; });
+}
+
+bool is_more_than_a_sum(const RollPart& part) { return has_bends(part) || !windows_of(part.pedals).empty(); }
 
 // The running maximum inside each window, of runs [first, last) of one pitch; windows in order.
 template <typename Run>
@@ -190,9 +240,9 @@ std::uint32_t Roll::row_of(std::int32_t track, std::uint8_t pitch) const {
 }
 
 // A counting sort.
-Roll::Rows Roll::by_row(const Buffer<Note>& notes, std::size_t num_rows) {
+Roll::Rows Roll::by_row(const Buffer<Note>& notes) const {
   Rows rows;
-  rows.begins.assign(num_rows + 2, 0);
+  rows.begins.assign(num_tracks_ * num_pitches + 2, 0);
   for (std::size_t i = 0; i < notes.size(); ++i) ++rows.begins[notes[i].row + 2];
   for (std::size_t row = 2; row < rows.begins.size(); ++row) rows.begins[row] += rows.begins[row - 1];
   Note* const sorted = rows.notes.extend(notes.size());
@@ -206,14 +256,14 @@ Roll Roll::in_steps(const SongView& song, const RollOptions& options, Poll poll)
   }
   Roll roll(options, song.num_tracks);
   const StepClock clock(options.steps_per_beat, song.division);
-  Buffer<Note> plain;
-  Note* drawn = plain.extend(song.num_notes);
+  Note* drawn = roll.plain_.extend(song.num_notes);
   std::uint32_t width = 0;
   for (std::size_t i = 0; i < song.num_notes; ++i) {
     if (i % notes_per_poll == notes_per_poll - 1) poll();
     const midi::Note& note = song.notes[i];
     const std::int64_t last = note.start + note.duration;
     if (!clock.fits(last)) {
+      roll.plain_.set_size(0);
       roll.width_ = clock.approximately(last);
       return roll;
     }
@@ -222,9 +272,8 @@ Roll Roll::in_steps(const SongView& song, const RollOptions& options, Poll poll)
     if (note.channel == drum_channel && !options.drums) continue;
     *drawn++ = {roll.row_of(note.track, note.pitch), begin, end, note.velocity};
   }
-  plain.set_size(static_cast<std::size_t>(drawn - plain.data()));
+  roll.plain_.set_size(static_cast<std::size_t>(drawn - roll.plain_.data()));
   roll.width_ = width;
-  roll.plain_ = by_row(plain, roll.num_tracks_ * num_pitches);
   return roll;
 }
 
@@ -271,6 +320,8 @@ Roll Roll::of(const SongView& song, const Ensemble& ensemble, const RollOptions&
     roll.width_ = width;
     return roll;
   }
+  Buffer<PartNote> notes;
+  PartNote* next = notes.extend(ensemble.notes.size());
   TempoMap::Cursor starts(map), ends(map);
   std::int32_t track = 0;
   for (std::size_t i = 0; i < ensemble.notes.size(); ++i) {
@@ -284,14 +335,14 @@ Roll Roll::of(const SongView& song, const Ensemble& ensemble, const RollOptions&
       track = part.track;
       starts = ends = TempoMap::Cursor(map, track);
     }
-    parts[index].notes.push_back({frame_of(starts.seconds(note.start), options.fs),
-                                  frame_of(ends.seconds(note.end), options.fs), note.velocity, note.pitch});
+    *next++ = {static_cast<std::uint32_t>(index), frame_of(starts.seconds(note.start), options.fs),
+               frame_of(ends.seconds(note.end), options.fs), note.velocity, note.pitch};
   }
-  return in_frames(parts, song.num_tracks, options, poll);
+  return in_frames(parts, notes.data(), static_cast<std::size_t>(next - notes.data()), song.num_tracks, options, poll);
 }
 
-Roll Roll::in_frames(const std::vector<RollPart>& parts, std::size_t num_tracks, const RollOptions& options,
-                     Poll poll) {
+Roll Roll::in_frames(const std::vector<RollPart>& parts, const PartNote* notes, std::size_t num_notes,
+                     std::size_t num_tracks, const RollOptions& options, Poll poll) {
   Roll roll(options, num_tracks);
   if (options.has_times) {
     roll.width_ = parts.empty() ? 0.0 : static_cast<double>(options.times.size());
@@ -301,38 +352,58 @@ Roll Roll::in_frames(const std::vector<RollPart>& parts, std::size_t num_tracks,
   } else {
     for (const RollPart& part : parts) roll.width_ = std::max(roll.width_, static_cast<double>(part.width));
   }
-  Buffer<Note> plain, marks;
-  for (const RollPart& part : parts) {
-    poll();
-    roll.add_part(part, plain, marks);
+
+  // Notes of parts that are no more than their sums are done; those of each voice are brought together.
+  std::vector<std::size_t> counts(parts.size() + 1, 0);
+  std::vector<char> is_voice(parts.size());
+  for (std::size_t i = 0; i < parts.size(); ++i) is_voice[i] = options.has_times || is_more_than_a_sum(parts[i]);
+  Buffer<PartNote> of_voices;
+  roll.plain_.reserve(num_notes);
+  for (std::size_t i = 0; i < num_notes; ++i) {
+    if (i % notes_per_poll == notes_per_poll - 1) poll();
+    const PartNote& note = notes[i];
+    const Note placed = {roll.row_of(parts[note.part].track, note.pitch), note.begin, note.end, note.velocity};
+    if (!is_voice[note.part]) {
+      roll.plain_.push(placed);
+      continue;
+    }
+    roll.marks_.push(placed);
+    of_voices.push(note);
+    ++counts[note.part + 1];
   }
-  roll.plain_ = by_row(plain, roll.num_tracks_ * num_pitches);
-  roll.marks_ = by_row(marks, roll.num_tracks_ * num_pitches);
+  for (std::size_t i = 1; i < counts.size(); ++i) counts[i] += counts[i - 1];
+  const std::vector<std::size_t> begins = counts;
+  Buffer<PartNote> grouped;
+  PartNote* const group = grouped.extend(of_voices.size());
+  for (std::size_t i = 0; i < of_voices.size(); ++i) group[counts[of_voices[i].part]++] = of_voices[i];
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    if (begins[i + 1] == begins[i]) continue;
+    poll();
+    roll.add_voice(parts[i], group + begins[i], begins[i + 1] - begins[i]);
+  }
   return roll;
 }
 
-void Roll::add_part(const RollPart& part, Buffer<Note>& plain, Buffer<Note>& marks) {
-  const std::vector<Window> windows = windows_of(part.pedals);
-  const bool bends =
-      std::any_of(part.bends.begin(), part.bends.end(), [](const RollPart::Bend& bend) { return bend.value != 0; });
-  const bool is_plain = windows.empty() && !bends && !has_times_;
-  for (const RollPart::Note& note : part.notes) {
-    (is_plain ? plain : marks).push({row_of(part.track, note.pitch), note.begin, note.end, note.velocity});
-  }
-  if (is_plain || part.notes.empty()) return;
+void Roll::add_voice(const RollPart& part, const PartNote* notes, std::size_t num_notes) {
+  std::array<std::size_t, num_pitches + 1> ends{};
+  for (std::size_t i = 0; i < num_notes; ++i) ++ends[notes[i].pitch + std::size_t{1}];
+  for (std::size_t pitch = 0; pitch < num_pitches; ++pitch) ends[pitch + 1] += ends[pitch];
+  Buffer<PartNote> sorted;
+  PartNote* const by_pitch = sorted.extend(num_notes);
+  for (std::size_t i = 0; i < num_notes; ++i) by_pitch[ends[notes[i].pitch]++] = notes[i];
 
-  Voice voice{per_track_ ? part.track : 0, part.width, {}, {}, {}, {}};
-  if (bends) voice.bends = part.bends;
-  is_whole_ = is_whole_ && !bends;
-  std::vector<RollPart::Note> notes = part.notes;
-  std::stable_sort(notes.begin(), notes.end(),
-                   [](const RollPart::Note& a, const RollPart::Note& b) { return a.pitch < b.pitch; });
+  const std::vector<Window> windows = windows_of(part.pedals);
+  Voice voice{per_track_ ? part.track : 0, part.width, {}, {}};
+  if (has_bends(part)) {
+    voice.bends = part.bends;
+    is_whole_ = false;
+  }
   std::vector<Run> runs, held;
-  for (std::size_t i = 0; i < notes.size();) {
-    const std::size_t first = i;
-    while (i < notes.size() && notes[i].pitch == notes[first].pitch) ++i;
+  std::size_t first = 0;
+  for (std::size_t pitch = 0; pitch < num_pitches; first = ends[pitch++]) {
+    if (first == ends[pitch]) continue;
     runs.clear();
-    add_up(notes.data() + first, i - first, runs);
+    add_up(by_pitch + first, ends[pitch] - first, runs);
     // Windows out of order take effect one after the other, each on what those before it have left.
     for (auto window = windows.begin(); window != windows.end();) {
       auto stop = window + 1;
@@ -342,12 +413,10 @@ void Roll::add_part(const RollPart& part, Buffer<Note>& plain, Buffer<Note>& mar
       runs.swap(held);
       window = stop;
     }
-    if (runs.empty()) continue;
-    voice.pitches.push_back(notes[first].pitch);
-    voice.begins.push_back(voice.runs.size());
-    voice.runs.insert(voice.runs.end(), runs.begin(), runs.end());
+    const std::size_t begin = runs_.size();
+    runs_.append(runs.data(), runs.size());
+    if (!runs.empty()) voice.stretches.push_back({static_cast<std::uint8_t>(pitch), begin, runs_.size()});
   }
-  voice.begins.push_back(voice.runs.size());
   voices_.push_back(std::move(voice));
 }
 
@@ -357,12 +426,11 @@ void Roll::add_part(const RollPart& part, Buffer<Note>& plain, Buffer<Note>& mar
 template <typename Emit>
 void Roll::for_each_run(const Voice& voice, int pitch, const Emit& emit) const {
   const int reach = voice.bends.empty() ? 0 : 2;
-  const auto low = std::lower_bound(voice.pitches.begin(), voice.pitches.end(), std::max(pitch - reach, 0));
-  for (auto at = low; at != voice.pitches.end() && *at <= pitch + reach; ++at) {
-    const auto which = static_cast<std::size_t>(at - voice.pitches.begin());
-    const int from = *at;
-    for (std::size_t i = voice.begins[which]; i < voice.begins[which + 1]; ++i) {
-      const Run& run = voice.runs[i];
+  auto at = std::lower_bound(voice.stretches.begin(), voice.stretches.end(), pitch - reach,
+                             [](const Stretch& stretch, int p) { return stretch.pitch < p; });
+  for (; at != voice.stretches.end() && at->pitch <= pitch + reach; ++at) {
+    for (std::size_t i = at->begin; i < at->end; ++i) {
+      const Run& run = runs_[i];
       if (reach == 0) {
         emit(run.begin, run.end, run.value);
         continue;
@@ -372,7 +440,7 @@ void Roll::for_each_run(const Voice& voice, int pitch, const Emit& emit) const {
       for (std::uint32_t begin = run.begin; begin < run.end; ++bend) {
         const std::uint32_t end = bend == voice.bends.end() ? run.end : std::min(run.end, bend->frame);
         const double semitones = bend == voice.bends.begin() ? 0.0 : (bend - 1)->value / bend_unit;
-        const double weight = weight_at(pitch - from, pitch, semitones);
+        const double weight = weight_at(pitch - at->pitch, pitch, semitones);
         if (weight > 0 && begin < end) emit(begin, end, weight * run.value);
         begin = std::max(begin, end);
       }
@@ -389,28 +457,66 @@ std::pair<const Roll::Voice*, const Roll::Voice*> Roll::voices_of(std::size_t ro
   return {begin, std::upper_bound(begin, end, track, [](std::int32_t t, const Voice& v) { return t < v.track; })};
 }
 
-template <typename Emit>
-void Roll::for_each_run(Channel channel, std::size_t row, const Emit& emit) const {
-  const auto last = static_cast<std::uint32_t>(width_) - 1;
-  const auto notes_of = [&](const Rows& rows, const auto& visit) {
-    if (rows.notes.empty()) return;
-    for (std::size_t i = rows.begins[row]; i < rows.begins[row + 1]; ++i) visit(rows.notes[i]);
-  };
+template <typename Canvas>
+void Roll::draw_notes(const Note* notes, std::size_t count, Channel channel, const Canvas& canvas) const {
   if (channel == Channel::frame) {
-    notes_of(plain_, [&](const Note& note) { emit(note.begin, note.end, double(note.velocity)); });
-    const auto [first, end] = voices_of(row);
-    for (const Voice* voice = first; voice != end; ++voice) {
-      for_each_run(*voice, static_cast<int>(row % num_pitches), emit);
+    for (const Note* note = notes; note != notes + count; ++note) {
+      canvas.paint(note->row, note->begin, note->end, note->velocity);
     }
     return;
   }
-  const auto mark = [&](const Note& note) {
-    const std::uint32_t wanted = channel == Channel::onset ? note.begin : std::max(note.end, note.begin + 1) - 1;
+  const auto last = static_cast<std::uint32_t>(width_) - 1;
+  for (const Note* note = notes; note != notes + count; ++note) {
+    const std::uint32_t wanted = channel == Channel::onset ? note->begin : std::max(note->end, note->begin + 1) - 1;
     const std::uint32_t cell = std::min(wanted, last);
-    emit(cell, cell + 1, double(note.velocity));
+    canvas.paint(note->row, cell, cell + 1, note->velocity);
+  }
+}
+
+template <typename Canvas>
+void Roll::draw_voices(std::size_t row, const Canvas& canvas) const {
+  const auto [first, end] = voices_of(row);
+  for (const Voice* voice = first; voice != end; ++voice) {
+    for_each_run(*voice, static_cast<int>(row % num_pitches),
+                 [&](std::uint32_t begin, std::uint32_t stop, double value) { canvas.paint(row, begin, stop, value); });
+  }
+}
+
+// A small picture is cleared and painted in the order of the notes: while it stays in the cache, sorting them would
+// only cost. A large one is drawn row by row.
+template <typename Canvas>
+void Roll::draw_on(const Canvas& canvas, Channel channel, Poll poll) const {
+  if (width_ == 0) return;
+  const std::size_t rows = num_tracks_ * num_pitches;
+  const bool row_by_row = rows * canvas.row_bytes() > cached_bytes;
+  const bool marks = channel != Channel::frame;
+  Rows plain, others;
+  if (row_by_row) {
+    plain = by_row(plain_);
+    if (marks) others = by_row(marks_);
+  } else {
+    canvas.clear(0, rows);
+    draw_notes(plain_.data(), plain_.size(), channel, canvas);
+    if (marks) draw_notes(marks_.data(), marks_.size(), channel, canvas);
+    if (marks || voices_.empty()) return;
+  }
+  const auto draw_row_of = [&](const Rows& sorted, std::size_t row) {
+    draw_notes(sorted.notes.data() + sorted.begins[row], sorted.begins[row + 1] - sorted.begins[row], channel, canvas);
   };
-  notes_of(plain_, mark);
-  notes_of(marks_, mark);
+  std::size_t since_poll = 0;
+  for (std::size_t row = 0; row < rows; ++row) {
+    if (row_by_row) {
+      canvas.clear(row, 1);
+      draw_row_of(plain, row);
+      if (marks) draw_row_of(others, row);
+    }
+    if (!marks) draw_voices(row, canvas);
+    since_poll += canvas.row_bytes() + 64;
+    if (since_poll > bytes_per_poll) {
+      poll();
+      since_poll = 0;
+    }
+  }
 }
 
 // The sum over voices of each one's mean over the frames of a column; the last column stays empty. `sums`: zeros, and
@@ -447,49 +553,36 @@ void Roll::draw_means(std::size_t row, double* sums, double* out) const {
   }
 }
 
-template <typename DrawRow>
-void Roll::draw_rows(std::size_t row_bytes, Poll poll, const DrawRow& draw_row) const {
-  if (width_ == 0) return;
-  std::size_t since_poll = 0;
-  for (std::size_t row = 0; row < num_tracks_ * num_pitches; ++row) {
-    draw_row(row);
-    since_poll += row_bytes + 64;
-    if (since_poll > bytes_per_poll) {
-      poll();
-      since_poll = 0;
-    }
-  }
-}
-
 template <typename T>
 void Roll::draw(Channel channel, bool binary, bool zeroed, T* out, Poll poll) const {
   const auto width = static_cast<std::size_t>(width_);
   const bool means = has_times_ && channel == Channel::frame;
-  const bool by_way_of_double = means || (!is_whole_ && !binary && !std::is_same_v<T, double>);
-  std::vector<double> exact(by_way_of_double ? width : 0), sums(means ? width : 0);
-  draw_rows(width * sizeof(T), poll, [&](std::size_t row) {
-    T* const cells = out + row * width;
-    if (by_way_of_double) {
-      std::fill(exact.begin(), exact.end(), 0.0);
-      if (means) {
-        draw_means(row, sums.data(), exact.data());
-      } else {
-        for_each_run(channel, row, [&](std::uint32_t begin, std::uint32_t end, double value) {
-          add(exact.data(), begin, end, value);
-        });
-      }
-      for (std::size_t i = 0; i < width; ++i) cells[i] = binary ? T(exact[i] != 0) : rounded_down<T>(exact[i]);
-      return;
+  const bool fractions = !is_whole_ && !binary && channel == Channel::frame && !std::is_same_v<T, double>;
+  if (!means && !fractions) {
+    const Cells<T> cells{out, width, binary, zeroed};
+    return draw_on(cells, channel, poll);
+  }
+  // Through exact sums of one row, rounded at the end.
+  const Rows plain = by_row(plain_);
+  std::vector<double> exact(width), sums(means ? width : 0);
+  std::size_t since_poll = 0;
+  for (std::size_t row = 0; row < num_tracks_ * num_pitches; ++row) {
+    std::fill(exact.begin(), exact.end(), 0.0);
+    if (means) {
+      draw_means(row, sums.data(), exact.data());
+    } else {
+      const RowSums canvas{exact.data()};
+      draw_notes(plain.notes.data() + plain.begins[row], plain.begins[row + 1] - plain.begins[row], channel, canvas);
+      draw_voices(row, canvas);
     }
-    if (!zeroed) std::memset(cells, 0, width * sizeof(T));
-    for_each_run(channel, row, [&](std::uint32_t begin, std::uint32_t end, double value) {
-      if (binary) {
-        std::fill(cells + begin, cells + std::max(begin, end), T(1));
-      } else {
-        add(cells, begin, end, value);
-      }
-    });
-  });
+    T* const cells = out + row * width;
+    for (std::size_t i = 0; i < width; ++i) cells[i] = binary ? T(exact[i] != 0) : rounded_down<T>(exact[i]);
+    since_poll += width;
+    if (since_poll > bytes_per_poll / sizeof(double)) {
+      poll();
+      since_poll = 0;
+    }
+  }
 }
 
 template void Roll::draw(Channel, bool, bool, double*, Poll) const;
@@ -497,12 +590,8 @@ template void Roll::draw(Channel, bool, bool, float*, Poll) const;
 template void Roll::draw(Channel, bool, bool, std::uint8_t*, Poll) const;
 
 void Roll::draw_bits(Channel channel, bool zeroed, std::uint8_t* out, Poll poll) const {
-  const std::size_t bytes = (static_cast<std::size_t>(width_) + 7) / 8;
-  draw_rows(bytes, poll, [&](std::size_t row) {
-    std::uint8_t* const cells = out + row * bytes;
-    if (!zeroed) std::memset(cells, 0, bytes);
-    for_each_run(channel, row, [&](std::uint32_t begin, std::uint32_t end, double) { set_bits(cells, begin, end); });
-  });
+  const Bits bits{out, (static_cast<std::size_t>(width_) + 7) / 8, zeroed};
+  draw_on(bits, channel, poll);
 }
 
 }  // namespace musicgen::midi

@@ -41,11 +41,6 @@ enum class Channel { frame, onset, offset };
 
 // A part with its times in frames.
 struct RollPart {
-  struct Note {
-    std::uint32_t begin, end;
-    std::int32_t velocity;
-    std::uint8_t pitch;
-  };
   struct Pedal {
     std::uint32_t frame;
     bool down;
@@ -56,9 +51,15 @@ struct RollPart {
   };
   std::int32_t track = 0;
   std::uint32_t width = 0;    // frames up to its last event (or the last of `times`, where that is later)
-  std::vector<Note> notes;    // of drums only where they are drawn
   std::vector<Pedal> pedals;  // in the order in which they count; none where they do not
   std::vector<Bend> bends;    // in the order of time
+};
+
+// A note of a part; of drums only where they are drawn.
+struct PartNote {
+  std::uint32_t part, begin, end;
+  std::int32_t velocity;
+  std::uint8_t pitch;
 };
 
 // What a roll shows, found but not drawn: its size is known before anything large is allocated.
@@ -72,9 +73,9 @@ class Roll {
   // The notes of an ensemble that heard the song; in steps of a beat, or in frames.
   static Roll of(const SongView& song, const Ensemble& ensemble, const RollOptions& options, Poll poll);
 
-  // In frames; parts in the order of their tracks, with widths of at most max_width.
-  static Roll in_frames(const std::vector<RollPart>& parts, std::size_t num_tracks, const RollOptions& options,
-                        Poll poll);
+  // In frames; parts in the order of their tracks, with widths of at most max_width, and their notes in any order.
+  static Roll in_frames(const std::vector<RollPart>& parts, const PartNote* notes, std::size_t num_notes,
+                        std::size_t num_tracks, const RollOptions& options, Poll poll);
 
   // Columns: what pretty_midi gives, or the steps up to the last that a note fills. Nothing can be drawn where there
   // are more than max_width, or (`times`) where their frames would be: then it says how many that is.
@@ -105,35 +106,40 @@ class Roll {
     std::uint32_t begin, end;
     double value;
   };
+  struct Stretch {  // the runs of one pitch of a voice, in order, not overlapping
+    std::uint8_t pitch;
+    std::size_t begin, end;
+  };
   struct Voice {  // a part that is more than the sum of its notes
     std::int32_t track;
     std::uint32_t width;
-    std::vector<Run> runs;              // by pitch, then in order; those of a pitch do not overlap
-    std::vector<std::size_t> begins;    // of every pitch that has runs, and the end
-    std::vector<std::uint8_t> pitches;  // that have runs, in order
+    std::vector<Stretch> stretches;  // by pitch
     std::vector<RollPart::Bend> bends;
   };
 
   explicit Roll(const RollOptions& options, std::size_t num_tracks);
-  static Rows by_row(const Buffer<Note>& notes, std::size_t num_rows);
-  void add_part(const RollPart& part, Buffer<Note>& plain, Buffer<Note>& marks);
+  Rows by_row(const Buffer<Note>& notes) const;
+  void add_voice(const RollPart& part, const PartNote* notes, std::size_t num_notes);
   std::uint32_t row_of(std::int32_t track, std::uint8_t pitch) const;
   template <typename Emit>
   void for_each_run(const Voice& voice, int pitch, const Emit& emit) const;
-  template <typename Emit>
-  void for_each_run(Channel channel, std::size_t row, const Emit& emit) const;
+  template <typename Canvas>
+  void draw_notes(const Note* notes, std::size_t count, Channel channel, const Canvas& canvas) const;
+  template <typename Canvas>
+  void draw_voices(std::size_t row, const Canvas& canvas) const;
+  template <typename Canvas>
+  void draw_on(const Canvas& canvas, Channel channel, Poll poll) const;
   void draw_means(std::size_t row, double* sums, double* out) const;
-  template <typename DrawRow>
-  void draw_rows(std::size_t row_bytes, Poll poll, const DrawRow& draw_row) const;
   std::pair<const Voice*, const Voice*> voices_of(std::size_t row) const;
 
   double width_ = 0.0;
   std::size_t num_tracks_;
-  bool per_track_, has_times_, use_pedal_;
+  bool per_track_, has_times_;
   bool is_whole_ = true;  // no fractions of a bend
-  Rows plain_;            // of parts that are the sums of their notes
-  Rows marks_;            // of the voices: for onset and offset only
+  Buffer<Note> plain_;    // of parts that are the sums of their notes
+  Buffer<Note> marks_;    // of the voices: for onset and offset only
   std::vector<Voice> voices_;
+  Buffer<Run> runs_;                 // of all voices
   std::vector<std::uint32_t> bins_;  // `times` in frames
 };
 
