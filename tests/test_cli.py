@@ -384,11 +384,132 @@ def test_info_score(run: Run, here: Path, chorale_file: Path) -> None:
     run("sample", chorale_file, "-o", "a.mid", "--seed", 5, "--length", "2 bars")
     code, out, _ = run("info", "a.mid", "--json")
     assert code == 0
-    found = json.loads(out)
+    found, score = json.loads(out), mg.read_midi("a.mid")
     assert [t["name"] for t in found["tracks"]] == ["Soprano", "Alto", "Tenor", "Bass"]
+    assert [t["instrument"] for t in found["tracks"]] == ["Choir Aahs"] * 4
+    for i, track in enumerate(found["tracks"]):
+        pitch = score.notes["pitch"][score.notes["track"] == i]
+        assert (track["notes"], track["lowest"], track["highest"]) == (len(pitch), pitch.min(), pitch.max())
+    assert (found["notes"], found["bars"]) == (len(score.notes), score.bars["number"][-1])
+    assert found["seconds"] == pytest.approx(score.end_time, abs=1e-3)
     assert found["provenance"]["seed"] == 5
     shutil.copy("a.mid", "nameless")
-    assert "  seed: 5\n" in run("info", "nameless")[1]
+    text = run("info", "nameless")[1]
+    assert "  seed: 5\n" in text
+    assert "\nissues: none\n" in text
+    assert f"length: {score.end_time:.2f} s, {found['bars']} bars, {len(score.notes)} notes" in text
+    assert "  0  Soprano        0       52  Choir Aahs " in text
+
+
+def smf(*tracks: bytes, format: int = 1, division: int = 480) -> bytes:
+    header = b"".join(value.to_bytes(2, "big") for value in (format, len(tracks), division))
+    chunks = [header, *(track + b"\0\xff\x2f\0" for track in tracks)]
+    kinds = [b"MThd", *[b"MTrk"] * len(tracks)]
+    return b"".join(kind + len(data).to_bytes(4, "big") + data for kind, data in zip(kinds, chunks, strict=True))
+
+
+def test_info_of_times_and_kinds(run: Run, here: Path) -> None:
+    score = mg.Score(
+        [(0, 480, 60, 80, 0), (480 * 5, 480, 72, 80, 0), (0, 1, 36, 80, 1)],
+        tempos=[(0, 500_000), (1920, 600_000)], time_signatures=[(0, 4, 4), (1920, 3, 4)],
+        key_signatures=[(0, -3, 0), (0, -3, 0), (1920, 4, 1)],
+        tracks=[mg.Track("Lead", 73), mg.Track("Kit", is_drum=True), mg.Track("empty")],
+        controls=[(0, 64, 127)], pitch_bends=[(0, 5)], texts=[mg.midi.Text(0, "marker", b"A")],
+    )  # fmt: skip
+    score.save("a.mid")
+    code, out, err = run("info", "a.mid")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "path: a.mid",
+        "format: 1, 480 ticks per quarter",
+        "length: 3.20 s, 2 bars, 3 notes",
+        "tempo: 120, 100 (bar 2)",
+        "metre: 4/4, 3/4 (bar 2)",
+        "key: E♭ major, C♯ minor (bar 2)",
+        "tracks:",
+        "  #  name   channel  program  instrument  notes  range",
+        "  0  Lead         0       73  Flute           2  C4–C5",
+        "  1  Kit          9           drums           1  C2–C2",
+        "  2  empty                                    0",
+        "events: 1 controls, 1 programs, 1 pitch bends, 1 marker, 3 track names",
+        "issues: none",
+    ]
+    note = bytes.fromhex("00903c40 60803c40")
+    Path("smpte.mid").write_bytes(smf(note, division=0xE728))
+    lines = run("info", "smpte.mid")[1].splitlines()
+    assert lines[1] == "format: 1, SMPTE time, 25 frames of 40 ticks a second"
+    assert lines[2] == "length: 0.10 s, 1 bar, 1 note"
+    tempo = b"\0\xff\x51\3\x0f\x42\x40"
+    Path("two.mid").write_bytes(smf(tempo + note, note, format=2))
+    lines = run("info", "two.mid")[1].splitlines()
+    assert lines[1:4] == ["format: 2, 480 ticks per quarter", "length: 0.20 s, 2 notes", "tempo: 60 (track 0, 0.00 s)"]
+    Path("riff.bin").write_bytes(b"RIFF\x30\0\0\0RMIDdata\x24\0\0\0" + smf(note))
+    assert json.loads(run("info", "riff.bin", "--json")[1])["notes"] == 1
+    mg.Score().save("empty.mid")
+    assert "length: 0.00 s, 1 bar, 0 notes\n" in run("info", "empty.mid")[1]
+
+
+def test_info_plot(run: Run, here: Path, chorale_file: Path) -> None:
+    pytest.importorskip("matplotlib")
+    run("sample", chorale_file, "-o", "a.mid", "--length", "1 bar")
+    code, out, _ = run("info", "a.mid", "--plot", "a.png")
+    assert code == 0
+    assert out.startswith("path: a.mid\n")
+    assert Path("a.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    one_error(run("info", "a.mid", "--plot", "a.png"), 1, "a.png: exists already; --force overwrites it")
+    assert run("info", "a.mid", "--plot", "a.png", "--force")[0] == 0
+    one_error(run("info", "a.mid", "--plot", "a.txt"), 2, "a.txt: expected a name in .png, .svg, .pdf")
+    for what in ([], ["a.mid", "a.mid"], [chorale_file]):
+        one_error(run("info", *what, "--plot", "b.png"), 2, "--plot: expected one MIDI file to draw")
+    one_error(run("info", "none.mid", "--plot", "b.png"), 1, "none.mid: No such file")
+    assert sorted(os.listdir()) == ["a.mid", "a.png"]
+
+
+def test_R47_info_of_a_file_with_thousands_of_issues_is_short(run: Run, here: Path) -> None:
+    Path("bad.mid").write_bytes(smf(b"\0\x80\x3c\x40" * 20_000 + b"\0\xff\x51\3\1\0\0" * 20_000))
+    code, out, err = run("info", "bad.mid")
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) < 30
+    assert "issues: 10001\n" in out
+    assert "at byte 22, track 0" in out
+    assert "… and 9989 more (--json shows them)" in out
+    assert "… and 19988 more (--json shows them)" in out  # tempos
+    found = json.loads(run("info", "bad.mid", "--json")[1])
+    assert len(found["issues"]) == 10_001
+    assert found["issues"][0]["offset"] == 22
+    assert len(found["tempos"]) == 20_000
+
+
+def test_R47_info_does_nothing_to_a_terminal(run: Run, here: Path) -> None:
+    name = b"\x1b[2J\nx" + b"y" * 200
+    track = b"\0\xff\3" + b"\x81\x4f" + name + b'\0\xff\1\x25musicgen_ext: {"a": "\\u001b[2J\\r\\nb"}'
+    Path("odd.mid").write_bytes(smf(track + b"\0\x90\x3c\x40\x60\x80\x3c\x40"))
+    code, out, _ = run("info", "odd.mid")
+    assert code == 0
+    assert "\x1b" not in out
+    assert "\r" not in out
+    assert all(len(line) < 250 for line in out.splitlines())
+    many = b"musicgen_ext: " + json.dumps({str(n): n for n in range(5000)}).encode()
+    size = bytes([0x80 | len(many) >> 14, 0x80 | len(many) >> 7 & 127, len(many) & 127])
+    Path("many.mid").write_bytes(smf(b"\0\xff\1" + size + many, *[b""] * 200))
+    code, out, _ = run("info", "many.mid")
+    assert len(out.splitlines()) < 150
+    assert "  … (--json shows all)" in out
+    assert "  … and 137 more (--json shows them)" in out
+    assert len(json.loads(run("info", "many.mid", "--json")[1])["provenance"]) == 5000
+
+
+def test_R47_info_of_one_bad_file_among_many(run: Run, here: Path) -> None:
+    mg.Score([(0, 1, 60)]).save("a.mid")
+    Path("b.mid").write_bytes(b"MThd\0\0\0\6broken")
+    code, out, err = run("info", "a.mid", "b.mid", "none.mid", "a.mid", "--json")
+    assert code == 1
+    assert [found["path"] for found in json.loads(out)] == ["a.mid", "a.mid"]
+    assert err.splitlines()[0].startswith("error: b.mid: ")
+    assert err.splitlines()[1:] == ["error: none.mid: No such file or directory", "2 of 4 files read, 2 failed"]
+    code, out, err = run("info", "b.mid", "none.mid")
+    assert (code, out) == (1, "")
+    one_error(run("info", "b.mid"), 1, "b.mid: ")
 
 
 def test_models(run: Run, chorale_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ FLOORS = {
     "pictures": 3,
     "render": 3,
     "rolls": 3,
+    "summary": 3,
     "transform": 3,
     "corpus": 4,
     "matching": 4,

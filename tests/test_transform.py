@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import musicgen_ext as mg
 from fuzz_midi import END, chunk, random_file
+from musicgen_ext.general_midi import key_name
 from musicgen_ext.midi import Text, Track
 
 FIELDS = ("start", "duration", "pitch", "velocity", "track")
@@ -257,6 +258,17 @@ def test_keys_that_cannot_be():
         piece().with_key("G# major")
     with pytest.raises(ValueError, match="direction: expected 'nearest', 'up' or 'down', got 'left'"):
         piece().with_key("C", direction="left")
+
+
+def test_keys_are_named_as_they_are_written():
+    names = [key_name(sharps, minor) for minor in (False, True) for sharps in (-7, -3, 0, 1, 7)]
+    assert names[:5] == ["C♭ major", "E♭ major", "C major", "G major", "C♯ major"]
+    assert names[5:] == ["A♭ minor", "C minor", "A minor", "E minor", "A♯ minor"]
+    for minor in (False, True):
+        for sharps in range(-7, 8):
+            name = key_name(sharps, minor)
+            made = mg.Score(key_signatures=[(0, 0, minor)]).with_key(name)
+            assert made.key_signatures.tolist() == [(0, sharps, minor, 0)]
 
 
 # -- trim --------------------------------------------------------------------------------------------------------------

@@ -14,13 +14,14 @@ import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NoReturn, cast
 
 import numpy as np
 
-from musicgen_ext import files, model
+from musicgen_ext import files, model, summary
 from musicgen_ext.encodings import read_voices
-from musicgen_ext.errors import MusicgenExtError
+from musicgen_ext.errors import MidiWarning, MusicgenExtError
 from musicgen_ext.midi import Score, read_midi
 from musicgen_ext.progress import Progress
 
@@ -180,7 +181,9 @@ def _parser() -> _Parser:
     info = command("info", _info, "what is in a model or a MIDI file, or how this copy was built")
     info.add_argument("what", nargs="*", metavar="MODEL | FILE.mid")
     info.add_argument("--build", action="store_true", help="version, compiler, CPU path, CUDA")
-    info.add_argument("--json", action="store_true", help="as JSON")
+    info.add_argument("--json", action="store_true", help="as JSON: everything, also where the screen shows a part")
+    info.add_argument("--plot", metavar="FILE", help="piano-roll picture, .png, .svg or .pdf (needs [plot])")
+    info.add_argument("--force", action="store_true", help="overwrite a picture that exists")
 
     command("models", _models, "list the bundled models")
     return parser
@@ -456,15 +459,38 @@ def _evaluate_files(arguments: argparse.Namespace, names: Sequence[str]) -> int:
 
 
 def _info(arguments: argparse.Namespace) -> int:
+    names: list[str] = arguments.what
+    if arguments.plot is not None:
+        if not arguments.plot.lower().endswith(_PICTURES):
+            raise Failure(f"{files.shown(arguments.plot)}: expected a name in {', '.join(_PICTURES)}", USAGE)
+        if len(names) != 1 or not _looks_like_midi(names[0]):
+            raise Failure("--plot: expected one MIDI file to draw", USAGE)
+        if not arguments.force:
+            _refuse_to_overwrite(arguments.plot)
     found: list[dict[str, Any]] = []
-    if arguments.build or not arguments.what:
+    texts: list[str] = []
+    if arguments.build or not names:
         found.append(model.build_info())
-    found += [_score_info(name) if _looks_like_midi(name) else model.load(name).info for name in arguments.what]
-    if arguments.json:
-        print(json.dumps(found[0] if len(found) == 1 else found, indent=2))
-    else:
-        print("\n\n".join("\n".join(_lines(one)) for one in found))
-    return DONE
+        texts.append("\n".join(_lines(found[-1])))
+    failed = 0
+    for name in names:
+        try:
+            about, text = _score_info(name, arguments.plot) if _looks_like_midi(name) else _model_info(name)
+        except (OSError, ValueError, MemoryError) as error:
+            if arguments.debug or len(names) == 1:
+                raise
+            failed += 1
+            _say(f"error: {_explained(error)[0]}")
+            continue
+        found.append(about)
+        texts.append(text)
+    if arguments.json and found:
+        print(json.dumps(found[0] if len(found) == 1 and len(names) < 2 else found, indent=2))
+    elif texts:
+        print("\n\n".join(texts))
+    if failed:
+        _say(f"{len(names) - failed} of {len(names)} files read, {failed} failed")
+    return BAD_DATA if failed else DONE
 
 
 def _looks_like_midi(name: str) -> bool:
@@ -474,35 +500,33 @@ def _looks_like_midi(name: str) -> bool:
         if not stat.S_ISREG(os.stat(name).st_mode):
             return False
         with open(name, "rb") as stream:
-            return stream.read(4) == b"MThd"
+            head = stream.read(12)
+            return head[:4] == b"MThd" or (head[:4] == b"RIFF" and head[8:] == b"RMID")
     except OSError:
         return False
 
 
-def _score_info(name: str) -> dict[str, Any]:
-    score = read_midi(name)
-    return {
-        "path": files.shown(name),
-        "notes": len(score.notes),
-        "seconds": round(score.end_time, 3),
-        "ticks_per_quarter": score.ticks_per_quarter,
-        "tracks": [
-            {
-                "name": track.name,
-                "channel": track.channel,
-                "program": track.program,
-                "notes": int((score.notes["track"] == i).sum()),
-            }
-            for i, track in enumerate(score.tracks)
-        ],
-        "tempos": [[int(t["time"]), round(6e7 / int(t["microseconds_per_quarter"]), 3)] for t in score.tempos],
-        "time_signatures": [[int(t["time"]), f"{t['numerator']}/{t['denominator']}"] for t in score.time_signatures],
-        "key_signatures": [[int(k["time"]), int(k["sharps"]), int(k["minor"])] for k in score.key_signatures],
-        "issues": [issue.message for issue in score.issues],
-        "provenance": score.provenance,
-    }
+def _score_info(name: str, plot: str | None) -> tuple[dict[str, Any], str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MidiWarning)  # the issues are shown
+        score = read_midi(name, max_duration=float("inf"))
+    if plot is not None:
+        _plot(score, plot)
+    about = summary.describe(score)
+    text = [f"path: {files.shown(name)}", *summary.lines(about)]
+    if score.provenance:
+        lines = [summary.printable(line, 200) for line in islice(_lines(score.provenance, "  "), _MOST_LINES + 1)]
+        more = ["  … (--json shows all)"] if len(lines) > _MOST_LINES else []
+        text += ["provenance:", *lines[:_MOST_LINES], *more]
+    return {"path": files.shown(name), **about}, "\n".join(text)
 
 
+def _model_info(name: str) -> tuple[dict[str, Any], str]:
+    about = model.load(name).info
+    return about, "\n".join(_lines(about))
+
+
+_MOST_LINES = 60  # of a provenance, which a file may fill with anything
 _LONG = {"config"}  # what --json is for
 
 

@@ -1,4 +1,4 @@
-"""General MIDI: the names of its 128 programs. Source: General MIDI System Level 1 (MMA, RP-003)."""
+"""Names: of General MIDI's 128 programs (source: General MIDI System Level 1, MMA, RP-003), of pitches and keys."""
 
 from __future__ import annotations
 
@@ -50,3 +50,9 @@ def similar_programs(name: str) -> list[str]:
 def pitch_name(pitch: int) -> str:
     """As in "C4", middle C, which is MIDI pitch 60."""
     return f"{_TONES[pitch % 12]}{pitch // 12 - 1}"
+
+
+def key_name(sharps: int, minor: bool) -> str:
+    """As in "E♭ major"; `sharps` from -7 to 7, negative for flats."""
+    place = sharps + (3 if minor else 0) + 1  # in fifths from F
+    return f"{'FCGDAEB'[place % 7]}{('♭♭', '♭', '', '♯', '♯♯')[place // 7 + 2]} {'minor' if minor else 'major'}"
