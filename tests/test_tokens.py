@@ -222,6 +222,15 @@ def test_notes_of_one_pitch_that_overlap_end_in_the_order_of_their_beginnings():
     assert issues == ["1 note that ended before an older one of their pitch was given its end"]
 
 
+def test_the_pedal_is_that_of_apply_sustain(rng):
+    for trial in range(20):
+        score = random_score(rng, notes=150, tracks=1 + trial % 4, changes=20)
+        plain = Performance(steps_per_beat=12, sustain=False, drums=True)
+        held = Performance(steps_per_beat=12, drums=True)
+        np.testing.assert_array_equal(held.encode(score), plain.encode(score.apply_sustain()))
+        assert not np.array_equal(held.encode(score), plain.encode(score))
+
+
 def words(encoding, score, issues=None):
     """The tokens in words, without the end."""
     return ", ".join(

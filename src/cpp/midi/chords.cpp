@@ -7,6 +7,7 @@ namespace musicgen::midi {
 std::int32_t ChordFinder::find(std::int64_t begin, std::int64_t end) {
   const auto is_over = [&](const Sounding& note) { return note.end <= begin; };
   sounding_.erase(std::remove_if(sounding_.begin(), sounding_.end(), is_over), sounding_.end());
+  if (sounding_.empty()) return -1;  // a long rest should cost nothing
   std::array<std::int64_t, 12> weights{};
   int lowest = 128;
   std::uint32_t present = 0;
