@@ -126,18 +126,22 @@ class Encoder:
         track_ends: _Array,
     ) -> tuple[npt.NDArray[np.int32], list[str]]: ...
     def decode(self, tokens: npt.NDArray[np.int32]) -> _Tables: ...
-    # tokens, rows of every file, (file, message, offset or -1, track or -1), (file, issues); None if it was cancelled
-    def encode_files(
-        self, files: list[bytes], strict: bool, max_duration: float, cancel: Cancel
-    ) -> (
-        tuple[
-            npt.NDArray[np.int32],
-            npt.NDArray[np.int64],
-            list[tuple[int, str, int, int]],
-            list[tuple[int, list[str]]],
-        ]
-        | None
-    ): ...
+
+# tokens; of every file: rows, bytes (-1: not read); SHA-256 end to end; (file, errno, message, offset or -1, track or
+# -1); (file, issues). None if it was cancelled
+def encode_files(
+    encoder: Encoder, paths: list[bytes], strict: bool, max_duration: float, narrow: bool, cancel: Cancel
+) -> (
+    tuple[
+        _Array,
+        npt.NDArray[np.int64],
+        npt.NDArray[np.int64],
+        bytes,
+        list[tuple[int, int, str, int, int]],
+        list[tuple[int, list[str]]],
+    ]
+    | None
+): ...
 
 class VoiceGrid(Encoder):
     def __init__(

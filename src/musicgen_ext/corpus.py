@@ -18,13 +18,12 @@ there say where to go on.
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import hashlib
 import json
 import os
 import queue
 import re
-import stat
 import sys
 import threading
 import time
@@ -33,7 +32,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
-from typing import IO, Any, NamedTuple, Protocol, overload
+from typing import IO, Any, NamedTuple, Protocol, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +49,8 @@ FORMAT = 1
 
 _BATCH_FILES, _BATCH_BYTES = 128, 1 << 21
 _BATCHES_PER_WORKER, _BYTES_AHEAD = 4, 1 << 24  # what may wait for its turn to be written
-_SYNC_SECONDS = 0.25  # a flush takes milliseconds of a disk; a kill loses what came after the last one
+# How often rows are flushed to the disk, and how much may wait for the next time: a kill loses no more than that.
+_FLUSH_SECONDS, _DIRTY_BYTES = 0.05, 1 << 23
 _FAILURES_LISTED = 100
 _HEADER = 128  # bytes before the values of an .npy file: room for any shape
 _PART = ".part"
@@ -122,8 +122,8 @@ def encode_corpus(
         ``(i, n)`` or ``"i/n"``, i from 1 to n: only the i-th of n parts of the files, into a folder of its own inside
         `out`. Which part a file belongs to depends on its name alone. `TokenStore(out)` opens all n together.
     resume : bool
-        Go on with a store that is there: at most the last quarter of a second of an earlier run is done again. What
-        is finished already is left as it is.
+        Go on with a store that is there: only what an earlier run had not on the disk yet, at most some 16 MiB, is
+        done again. What is finished already is left as it is.
     force : bool
         Begin anew whatever store is there.
     strict, max_duration
@@ -286,13 +286,15 @@ class Column(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What a job made of some files: the rows of all, their number by file, and what went wrong by index of the file.
-
-    An error is the fields that say so in the manifest, its ``error`` among them; such a file has no rows.
+    """What a job made of some files: the rows of all, and of every file their number, its size in bytes and its SHA-256
+    (end to end). By index of the file: what went wrong, as fields for the manifest with ``error`` among them (such a
+    file has no rows); and issues.
     """
 
     rows: Array
     lengths: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    digests: bytes
     errors: dict[int, dict[str, Any]]
     issues: dict[int, list[str]]
 
@@ -305,8 +307,8 @@ class Job(Protocol):
     def describe(self) -> dict[str, Any]:
         """What is done, in JSON: a store is only continued by a job that says the same."""
 
-    def __call__(self, data: list[bytes], cancel: _core.Cancel) -> Made | None:
-        """Run on the bytes of some files, without the interpreter's lock where it counts. None: it was cancelled."""
+    def __call__(self, paths: list[bytes], cancel: _core.Cancel) -> Made | None:
+        """Read and process some files, without the interpreter's lock where it counts. None: it was cancelled."""
 
 
 class _Encode:
@@ -317,8 +319,8 @@ class _Encode:
         self._strict, self._max_duration = bool(strict), max_duration
         width = self._encoder.width
         # Half the disk and half the memory; int32 for the few vocabularies that are larger.
-        dtype = np.dtype("<u2" if encoding.vocab_size <= 1 << 16 else "<i4")
-        self.column = Column("tokens", dtype, () if width == 1 else (width,))
+        self._narrow = encoding.vocab_size <= 1 << 16
+        self.column = Column("tokens", np.dtype("<u2" if self._narrow else "<i4"), () if width == 1 else (width,))
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -327,20 +329,22 @@ class _Encode:
             "max_duration": None if self._max_duration is None else float(self._max_duration),
         }
 
-    def __call__(self, data: list[bytes], cancel: _core.Cancel) -> Made | None:
+    def __call__(self, paths: list[bytes], cancel: _core.Cancel) -> Made | None:
         limit = float("inf") if self._max_duration is None else float(self._max_duration)
-        made = self._encoder.encode_files(data, self._strict, limit, cancel)
+        made = _core.encode_files(self._encoder, paths, self._strict, limit, self._narrow, cancel)
         if made is None:
             return None
-        tokens, lengths, failed, issues = made
+        tokens, lengths, sizes, digests, failed, issues = made
         errors: dict[int, dict[str, Any]] = {}
-        for index, message, offset, track in failed:
-            errors[index] = {"error": message}
+        for index, number, message, offset, track in failed:
+            if number in _NOT_THE_FILES_FAULT:
+                raise OSError(number, os.strerror(number), os.fsdecode(paths[index]))
+            errors[index] = {"error": os.strerror(number) if number else message}
             if offset >= 0:
                 errors[index]["at_byte"] = offset
             if track >= 0:
                 errors[index]["track"] = track
-        return Made(tokens.astype(self.column.dtype), lengths, errors, dict(issues))
+        return Made(tokens, lengths, sizes, digests, errors, dict(issues))
 
 
 # -- the runner ------------------------------------------------------------------------------------------------------
@@ -385,35 +389,38 @@ def run(
     return store.summary(time.monotonic() - begun)
 
 
-def _run(listed: Iterator[_File], job: Job, store: _Writer, count: int, bar: Progress) -> None:
+def _run(listed: Iterator[_File], job: Job, store: _Writer, workers: int, bar: Progress) -> None:
+    """`workers` threads: this one lists files, writes what is made of them, and works like the others in between."""
     tasks: queue.SimpleQueue[tuple[int, list[_File]] | None] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[int, _Results | BaseException | None]] = queue.SimpleQueue()
     cancel = _core.Cancel()
     stopping = threading.Event()
 
+    def do(task: tuple[int, list[_File]]) -> None:
+        index, batch = task
+        try:
+            done.put((index, None if stopping.is_set() else _results(batch, job, cancel)))
+        except BaseException as error:  # raised again by the main thread
+            first, last = (files.shown(os.fsdecode(file.name)) for file in (batch[0], batch[-1]))
+            error.add_note(f"in one of the files {first} to {last}")
+            done.put((index, error))
+
     def work() -> None:
         while (task := tasks.get()) is not None:
-            index, batch = task
-            try:
-                done.put((index, None if stopping.is_set() else _results(batch, job, cancel)))
-            except BaseException as error:  # the main thread raises it
-                first, last = (files.shown(os.fsdecode(file.name)) for file in (batch[0], batch[-1]))
-                error.add_note(f"in one of the files {first} to {last}")
-                done.put((index, error))
+            do(task)
 
-    threads = [threading.Thread(target=work, name=f"corpus-{i}") for i in range(count)]
-    started = []
+    threads: list[threading.Thread] = []
     try:
-        for thread in threads:
-            thread.start()
-            started.append(thread)
+        for target in (store.flush, *[work] * (workers - 1)):
+            threads.append(threading.Thread(target=target, name="corpus"))
+            threads[-1].start()
         batches = _batches(listed)
         ready: dict[int, _Results] = {}
         waiting: deque[int] = deque()  # bytes of every batch that is not written yet
         submitted = written = 0
         listing = True
         while True:
-            while listing and len(waiting) < count * _BATCHES_PER_WORKER and sum(waiting) <= _BYTES_AHEAD:
+            while listing and len(waiting) < workers * _BATCHES_PER_WORKER and sum(waiting) <= _BYTES_AHEAD:
                 batch = next(batches, None)
                 if batch is None:
                     listing = False
@@ -423,35 +430,37 @@ def _run(listed: Iterator[_File], job: Job, store: _Writer, count: int, bar: Pro
                 submitted += 1
             if not waiting:
                 return
-            try:
+            with contextlib.suppress(queue.Empty):
+                do(cast("tuple[int, list[_File]]", tasks.get_nowait()))
+            with contextlib.suppress(queue.Empty):
                 index, result = done.get(timeout=0.05)  # no longer: Windows hears Ctrl-C only in between
-            except queue.Empty:
-                store.sync_if_due()
-                continue
-            if isinstance(result, BaseException):
-                raise result
-            assert result is not None  # only cancelled work has no result
-            ready[index] = result
+                while True:
+                    if isinstance(result, BaseException):
+                        raise result
+                    assert result is not None  # only cancelled work has no result
+                    ready[index] = result
+                    index, result = done.get_nowait()
             while written in ready:
                 store.append(ready.pop(written))
                 waiting.popleft()
                 written += 1
-            store.sync_if_due()
+            store.flush_if_due()
             bar.update(min(store.files + store.failed, bar.total), f"{store.failed} failed" if store.failed else "")
     finally:
         stopping.set()
         cancel.set()
-        for _ in started:
+        store.end_flush()
+        for _ in threads:
             tasks.put(None)
-        for thread in started:
-            thread.join()
+        for thread in threads:
+            if thread.is_alive():  # not if Ctrl-C came while it was starting: then it ends by itself
+                thread.join()
 
 
 class _File(NamedTuple):
     name: bytes  # in the manifest
     path: bytes
     size: int
-    problem: str | None = None  # why it need not be opened
 
 
 class _Results(NamedTuple):
@@ -465,53 +474,23 @@ class _Results(NamedTuple):
 
 
 def _results(batch: list[_File], job: Job, cancel: _core.Cancel) -> _Results | None:
-    heads, data, places = [], [], []
-    errors: dict[int, dict[str, Any]] = {}
-    for place, file in enumerate(batch):
-        head = f'{{"file": {encode_basestring_ascii(os.fsdecode(file.name))}'
-        try:
-            if file.problem is not None:
-                raise OSError(file.problem)
-            content = _read(file)
-        except OSError as error:
-            if error.errno in _NOT_THE_FILES_FAULT:
-                raise
-            errors[place] = {"error": error.strerror or str(error)}
-        else:
-            head += f', "bytes": {len(content)}, "sha256": "{hashlib.sha256(content).hexdigest()}"'
-            places.append(place)
-            data.append(content)
-        heads.append(head)
-    made = job(data, cancel)
+    made = job([file.path for file in batch], cancel)
     if made is None:
         return None
-    lengths, tails, issues = [-1] * len(batch), [', "issues": []}\n'] * len(batch), 0
-    for place, length in zip(places, made.lengths.tolist(), strict=True):
-        lengths[place] = length
-    for index, error_fields in made.errors.items():
-        errors[places[index]] = error_fields
-    for index, words in made.issues.items():
-        tails[places[index]] = f', "issues": {json.dumps(words)}}}\n'
-        issues += len(words)
-    for place, fields in errors.items():
+    digests = made.digests.hex()
+    heads, tails = [], [', "issues": []}\n'] * len(batch)
+    for place, (file, size) in enumerate(zip(batch, made.sizes.tolist(), strict=True)):
+        name = encode_basestring_ascii(os.fsdecode(file.name))
+        read = f', "bytes": {size}, "sha256": "{digests[64 * place : 64 * place + 64]}"' if size >= 0 else ""
+        heads.append(f'{{"file": {name}{read}')
+    for place, words in made.issues.items():
+        tails[place] = f', "issues": {json.dumps(words)}}}\n'
+    lengths = made.lengths.tolist()
+    for place, fields in made.errors.items():
         lengths[place] = -1
         tails[place] = f", {json.dumps(fields)[1:]}\n"
-    failures = [(os.fsdecode(batch[place].name), errors[place]["error"]) for place in sorted(errors)]
-    return _Results(made.rows, lengths, heads, tails, issues, failures[:_FAILURES_LISTED])
-
-
-def _read(file: _File) -> bytes:
-    descriptor = os.open(file.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
-    try:
-        content = os.read(descriptor, file.size + 1)
-        if len(content) == file.size:
-            return content
-        parts = [content]  # it has grown, or the system reads in pieces
-        while parts[-1]:
-            parts.append(os.read(descriptor, 1 << 20))
-        return b"".join(parts)
-    finally:
-        os.close(descriptor)
+    failures = [(os.fsdecode(batch[place].name), made.errors[place]["error"]) for place in sorted(made.errors)]
+    return _Results(made.rows, lengths, heads, tails, sum(map(len, made.issues.values())), failures[:_FAILURES_LISTED])
 
 
 def _batches(listed: Iterator[_File]) -> Iterator[list[_File]]:
@@ -574,22 +553,18 @@ class _Tree:
         for name, path in self._paths():
             if self._shard is not None and zlib.crc32(name) % self._shard[1] != self._shard[0] - 1:
                 continue
-            if name.endswith(b"/"):  # a folder that cannot be listed
-                yield _File(name, path, 0, self._problem)
-                continue
             try:
-                status = os.stat(path)
-            except OSError as error:
-                yield _File(name, path, 0, error.strerror)
-                continue
-            regular = stat.S_ISREG(status.st_mode)
-            yield _File(name, path, status.st_size if regular else 0, None if regular else "expected a regular file")
+                size = os.stat(path).st_size
+            except OSError:  # whoever reads it will say so
+                size = 0
+            yield _File(name, path, size)
 
     def count(self) -> int:
         """The number of files, without a look at any of them."""
         return sum(1 for _ in self._paths())
 
     def _paths(self) -> Iterator[tuple[bytes, bytes]]:
+        separator = os.sep.encode()
         for source, name in self._sources:
             if not os.path.isdir(source):
                 yield name or os.path.basename(source), source
@@ -598,7 +573,7 @@ class _Tree:
             stack = [(prefix, source, self._listed(source))]
             while stack:
                 prefix, folder, left = stack[-1]
-                if left is None:
+                if left is None:  # opening it as a file will fail, and say why
                     stack.pop()
                     yield prefix or b"./", folder
                     continue
@@ -606,7 +581,7 @@ class _Tree:
                     stack.pop()
                     continue
                 entry, is_folder = left.pop()
-                path = os.path.join(folder, entry)
+                path = folder + separator + entry
                 if is_folder:
                     stack.append((prefix + entry + b"/", path, self._listed(path)))
                 else:
@@ -627,8 +602,7 @@ class _Tree:
                         self.links += 1
                     elif name.lower().endswith(self._endings):
                         found.append((name, False))
-        except OSError as error:
-            self._problem = error.strerror
+        except OSError:
             return None
         found.sort(reverse=True)
         return found
@@ -664,7 +638,11 @@ class _Writer:
         self._column = _column(work)
         self._bytes_of_row = self._row * self._column.dtype.itemsize
         self._names = (self._column.name + ".npy", "offsets.npy", "manifest.jsonl")
-        self._unsynced: list[str] = []
+        self._lines: list[str] = []  # of the manifest, to be written when their rows are on the disk
+        self._dirty = 0  # bytes of those rows
+        self._flushing = False
+        self._flushes: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
+        self._flushed: queue.SimpleQueue[OSError | None] = queue.SimpleQueue()
         self._streams: list[IO[bytes]] = []
         self._due = 0.0
         description = json.dumps(work, indent=1).encode() + b"\n"
@@ -727,7 +705,11 @@ class _Writer:
                 os.replace(self._in(name), self._in(name + _PART))
             stream = open(self._in(name + _PART), "a+b", buffering=0)  # noqa: SIM115
             self._streams.append(stream)
-        files.lock(self._streams[2].fileno(), self.path)
+        try:
+            files.lock(self._streams[2].fileno(), self.path)
+        except OSError:
+            self.close()
+            raise
 
     def remaining(self, tree: Iterable[_File]) -> Iterator[_File]:
         """The files that are not in the store yet; the store is cut back to what its manifest says first."""
@@ -788,31 +770,56 @@ class _Writer:
         ends = []
         for head, length, tail in zip(results.heads, results.lengths, results.tails, strict=True):
             if length < 0:
-                self._unsynced.append(head + tail)
+                self._lines.append(head + tail)
                 self.failed += 1
                 continue
-            self._unsynced.append(f'{head}, "offset": {self._rows}, "length": {length}{tail}')
+            self._lines.append(f'{head}, "offset": {self._rows}, "length": {length}{tail}')
             self._rows += length
             ends.append(self._rows)
         _write(offsets, np.array(ends, "<i8").tobytes())
         self.files += len(ends)
         self._issues += results.issues
+        self._dirty += results.rows.nbytes
         self._failures += results.failures[: _FAILURES_LISTED - len(self._failures)]
 
-    def sync_if_due(self) -> None:
+    def flush_if_due(self) -> None:
+        """Have what was appended flushed: a disk is slow, but needs no core."""
+        if self._flushing:
+            with contextlib.suppress(queue.Empty):
+                self._take_flushed(block=self._dirty >= _DIRTY_BYTES)
         now = time.monotonic()
-        if self._unsynced and now >= self._due:
-            self.sync()
-            self._due = now + _SYNC_SECONDS
+        if not self._flushing and self._lines and (now >= self._due or self._dirty >= _DIRTY_BYTES):
+            self._flushes.put(self._lines)
+            self._flushing, self._lines, self._dirty, self._due = True, [], 0, now + _FLUSH_SECONDS
 
-    def sync(self) -> None:
+    def flush(self) -> None:
+        """What a thread of its own does."""
+        while (lines := self._flushes.get()) is not None:
+            try:
+                self._flush(lines)
+            except OSError as error:
+                self._flushed.put(error)
+            else:
+                self._flushed.put(None)
+
+    def end_flush(self) -> None:
+        self._flushes.put(None)
+
+    def _flush(self, lines: list[str]) -> None:
         """First the rows reach the disk, then the lines that speak of them are written."""
         os.fsync(self._streams[0].fileno())
-        _write(self._streams[2], "".join(self._unsynced).encode())
-        self._unsynced.clear()
+        _write(self._streams[2], "".join(lines).encode())
+
+    def _take_flushed(self, block: bool) -> None:
+        error = self._flushed.get(block)
+        self._flushing = False
+        if error is not None:
+            raise error
 
     def finish(self, links: int) -> None:
-        self.sync()
+        if self._flushing:
+            self._take_flushed(block=True)
+        self._flush(self._lines)
         self._links = links
         summary = {
             "files": self.files, "failed": self.failed, "rows": self._rows, "issues": self._issues, "links": links,
@@ -927,6 +934,6 @@ def _shards_in(path: str) -> list[str]:
 
 def _mapped(path: str) -> Array:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+        return np.lib.format.open_memmap(path, mode="r")
     except ValueError as error:
         raise _broken(path, f"expected an .npy file, got {error}") from None

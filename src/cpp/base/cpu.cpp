@@ -68,7 +68,15 @@ Isa best_of_this_machine() {
   return has_avx512 ? Isa::avx512 : Isa::avx2;
 }
 
+bool sha_of_this_machine() {
+  constexpr std::uint32_t ssse3_sse41 = (1u << 9) | (1u << 19);  // leaf 1, ecx
+  constexpr std::uint32_t sha = 1u << 29;                        // leaf 7, ebx
+  return cpuid(0, 0).eax >= 7 && (cpuid(1, 0).ecx & ssse3_sse41) == ssse3_sse41 && (cpuid(7, 0).ebx & sha) != 0;
+}
+
 #else
+
+bool sha_of_this_machine() { return false; }
 
 Isa best_of_this_machine() { return Isa::baseline; }
 
@@ -90,6 +98,11 @@ const char* name_of(Isa isa) {
     default:
       return "baseline";
   }
+}
+
+bool has_sha() {
+  static const bool has = sha_of_this_machine();
+  return has;
 }
 
 std::vector<Isa> isas_available() {

@@ -18,4 +18,7 @@ std::vector<Isa> isas_available();
 // machine cannot run.
 Isa isa_in_use();
 
+// Whether there are instructions for SHA-256.
+bool has_sha();
+
 }  // namespace musicgen

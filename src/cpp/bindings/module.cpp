@@ -9,6 +9,7 @@ namespace py = pybind11;
 using namespace musicgen;
 
 void register_audio(py::module_& m);
+void register_corpus(py::module_& m);
 void register_encodings(py::module_& m);
 void register_features(py::module_& m);
 void register_generate(py::module_& m);
@@ -17,6 +18,7 @@ void register_midi(py::module_& m);
 void register_rolls(py::module_& m);
 void register_spectra(py::module_& m);
 void register_tokens(py::module_& m);
+void register_voices(py::module_& m);
 
 namespace {
 
@@ -53,4 +55,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   register_encodings(m);
   register_tokens(m);
   register_match(m);
+  register_voices(m);
+  register_corpus(m);
 }
