@@ -87,7 +87,7 @@ class Parser {
   Song parse() {
     unwrap_riff();
     const int declared = read_header();
-    song_.notes.reserve((size_ - at_) / bytes_per_note);
+    song_.notes.reserve(std::min((size_ - at_) / bytes_per_note, most_notes_at_first));
     while (at_ < size_) read_chunk();
     if (track_ != declared) deviation({Deviation::track_count, -1, header_ + 10, track_, declared});
     if (song_.format == 0 && track_ != 1) {
@@ -146,7 +146,8 @@ class Parser {
     polled_ = offset_of(p);
   }
 
-  static constexpr std::size_t bytes_per_note = 7;  // of most files: two events with the shortest deltas, or one status
+  static constexpr std::size_t bytes_per_note = 7;  // of most files: two events
+  static constexpr std::size_t most_notes_at_first = (std::size_t{4} << 20) / sizeof(Note);
 
   static std::int64_t to_signed(std::size_t value) { return static_cast<std::int64_t>(value); }
 

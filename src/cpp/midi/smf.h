@@ -1,7 +1,8 @@
 // Standard MIDI Files: bytes to columns and back. Time is 64-bit ticks, never seconds.
 //
 // Reading keeps two tables: notes, and every other event in file order (meta and system exclusive payloads lie end to
-// end in one byte array). Nothing is allocated from a length that a file claims: the tables grow with the events read.
+// end in one byte array). Nothing is allocated from a length that a file claims: the tables begin with the size of the
+// file and grow with the events read.
 // What a file gets wrong is listed as issues; in strict mode the first one is thrown as a MidiError.
 //
 // Pairing: inside one track, a note-off ends the oldest sounding note of its channel and pitch (first in, first out).
