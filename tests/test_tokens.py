@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +11,13 @@ from hypothesis import strategies as st
 
 import musicgen_ext as mg
 import musicgen_reference.encodings as reference
-from midi_files import chorale
+from midi_files import chorale, performance
 from musicgen_ext import encodings, weights
 from musicgen_ext.encodings import Bars, Performance, PitchSequence
 from musicgen_ext.midi import NOTE
 from musicgen_reference.midi import Song
 
+SAMPLES = Path(__file__).parents[2] / "shared" / "data" / "midi_samples"
 TWINS = {
     "bars": (reference.encode_bars, reference.decode_bars),
     "performance": (reference.encode_performance, reference.decode_performance),
@@ -114,6 +116,29 @@ def test_tokens_twin(encoding, rng):
         assert issues == expected_issues
         assert tokens.max(initial=0) < encoding.vocab_size
         assert song_of(encoding.decode(tokens)) == decode(tokens.tolist(), **options_of(encoding))
+
+
+def check_twin(encoding, score):
+    encode, decode = TWINS[encoding.name]
+    issues = []
+    tokens = encoding.encode(score, issues)
+    assert (tokens.tolist(), issues) == encode(song_of(score), **options_of(encoding))
+    assert song_of(encoding.decode(tokens)) == decode(tokens.tolist(), **options_of(encoding))
+    np.testing.assert_array_equal(encoding.encode(encoding.decode(tokens)), tokens)
+
+
+@each_variant
+def test_files_twin(encoding):
+    """A chorale, and a performance with pedal and many tempos."""
+    check_twin(encoding, mg.read_midi(chorale(0)))
+    check_twin(encoding, mg.read_midi(performance(0, 150)))
+
+
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="no folder of real files beside the checkout (../shared/data)")
+@pytest.mark.parametrize("name", ["js_fake_000.mid", "lied_5115550.mid"])
+@each_variant
+def test_real_files_twin(encoding, name):
+    check_twin(encoding, mg.read_midi(SAMPLES / name))
 
 
 @each_variant

@@ -52,9 +52,6 @@ class Buffer {
     return at;
   }
 
-  // Gives up what lies behind the first `size` values.
-  void truncate(std::size_t size) { size_ = size; }
-
   void reserve(std::size_t more) {
     if (more > capacity_ - size_) grow(more);
   }

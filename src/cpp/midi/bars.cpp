@@ -149,7 +149,7 @@ Buffer<std::uint64_t> BarEncoder::notes_of(const SongView& song, Encoded& encode
              std::uint64_t{note.pitch} << pitch_shift | std::uint64_t{duration} << duration_shift |
              bins_[note.velocity];
   });
-  keys.truncate(static_cast<std::size_t>(key - keys.data()));
+  keys.set_size(static_cast<std::size_t>(key - keys.data()));
   sort_keys(keys, pitch_shift, poll);
   std::uint64_t* kept = keys.data();
   for (std::size_t i = 0; i < keys.size(); ++i) {
@@ -160,7 +160,7 @@ Buffer<std::uint64_t> BarEncoder::notes_of(const SongView& song, Encoded& encode
     }
   }
   const std::int64_t doubles = static_cast<std::int64_t>(keys.size()) - (kept - keys.data());
-  keys.truncate(static_cast<std::size_t>(kept - keys.data()));
+  keys.set_size(static_cast<std::size_t>(kept - keys.data()));
   add_issue(encoded.issues, moved, "{were} moved to the nearest step");
   add_issue(encoded.issues, shorter, "shorter than a step {were} made one long");
   add_issue(encoded.issues, cut, "longer than " + std::to_string(longest) + " steps {were} cut");
@@ -336,7 +336,7 @@ void BarEncoder::write(const Buffer<std::uint64_t>& notes, const std::vector<Mar
       }
       write_marks(end);
       if (cut) go_to(end);
-      encoded.tokens.truncate(before + static_cast<std::size_t>(out - first));
+      encoded.tokens.set_size(before + static_cast<std::size_t>(out - first));
       if (++polled % poll_interval == 0) poll();
     }
   }

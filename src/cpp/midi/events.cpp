@@ -89,7 +89,7 @@ Encoded EventEncoder::encode_on(Grid start_grid, Grid end_grid, const SongView& 
     *key++ = key_of(start.number, true, note.pitch) | velocity | duration;
     *key++ = key_of(end.number, false, note.pitch);
   });
-  keys.truncate(static_cast<std::size_t>(key - keys.data()));
+  keys.set_size(static_cast<std::size_t>(key - keys.data()));
   add_issue(encoded.issues, moved, "{were} moved to the nearest step");
   add_issue(encoded.issues, shorter, "shorter than a step {were} made one long");
   sort_keys(keys, pitch_shift, poll);
@@ -130,7 +130,7 @@ void EventEncoder::write(const Buffer<std::uint64_t>& keys, Encoded& encoded, Po
     latest = std::max(latest, end);
   }
   if (options_.end) *out++ = end_token_;
-  encoded.tokens.truncate(static_cast<std::size_t>(out - begin));
+  encoded.tokens.set_size(static_cast<std::size_t>(out - begin));
   add_issue(encoded.issues, exchanged, "that ended before an older one of their pitch {were} given its end");
 }
 

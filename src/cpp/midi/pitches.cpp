@@ -59,7 +59,7 @@ Encoded PitchEncoder::encode(const SongView& song, Poll poll) const {
   add_issue(encoded.issues, static_cast<std::int64_t>(size) - (out - begin),
             std::string("{were} left out: a ") + (highest ? "higher" : "lower") + " one begins with them");
   if (options_.end) *out++ = end_token_;
-  encoded.tokens.truncate(static_cast<std::size_t>(out - begin));
+  encoded.tokens.set_size(static_cast<std::size_t>(out - begin));
   return encoded;
 }
 
