@@ -65,7 +65,7 @@ class File {
 }  // namespace
 
 int read_file(const std::string& path, std::size_t most, Buffer<std::uint8_t>& content) {
-  content.truncate(0);
+  content.set_size(0);
   const File file(open_for_reading(path));
   Status status;
   if (file.number() < 0 || status_of(file.number(), &status) != 0) return errno;
@@ -78,7 +78,7 @@ int read_file(const std::string& path, std::size_t most, Buffer<std::uint8_t>& c
     const std::size_t room = size <= expected ? expected + 1 - size : step;
     std::uint8_t* const at = content.extend(room);
     const std::ptrdiff_t got = read_some(file.number(), at, room);
-    content.truncate(size + (got > 0 ? static_cast<std::size_t>(got) : 0));
+    content.set_size(size + (got > 0 ? static_cast<std::size_t>(got) : 0));
     if (got < 0 && errno != EINTR) return errno;
     if (got == 0 || (got > 0 && content.size() == expected)) return 0;
   }
