@@ -421,3 +421,19 @@ def test_any_notes_survive_mido_and_symusic(rows, ticks_per_quarter):
     assert mg.Score.from_mido(score.to_mido()) == score
     pytest.importorskip("symusic")
     assert note_rows(mg.Score.from_symusic(score.to_symusic())) == note_rows(score)
+
+
+def test_signatures_of_several_tracks_come_in_time_order():
+    pytest.importorskip("symusic")
+    score = mg.Score(
+        time_signatures=[(0, 4, 4, 24, 8, 0), (960, 3, 4, 24, 8, 0), (480, 2, 4, 24, 8, 1)],
+        key_signatures=[(0, 1, 0, 0), (960, 2, 0, 0), (480, 3, 0, 1)],
+        tempos=[(0, 500_000, 0), (960, 400_000, 0), (480, 300_000, 1)],
+    )
+    theirs = score.to_symusic()
+    assert [t.numerator for t in theirs.time_signatures] == [4, 2, 3]
+    assert [t.key for t in theirs.key_signatures] == [1, 3, 2]
+    assert [t.mspq for t in theirs.tempos] == [500_000, 300_000, 400_000]
+    pm = score.to_pretty_midi()
+    assert [t.numerator for t in pm.time_signature_changes] == [4, 2, 3]
+    assert [t.key_number for t in pm.key_signature_changes] == [7, 9, 2]

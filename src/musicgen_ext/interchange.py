@@ -87,9 +87,9 @@ def to_pretty_midi(score: Score) -> PrettyMIDI:
     pm._update_tick_to_time(score._last_tick + 1)
     seconds = pm._PrettyMIDI__tick_to_time
 
-    for row in score.time_signatures.tolist():
+    for row in _in_time(score.time_signatures).tolist():
         pm.time_signature_changes.append(pretty_midi.TimeSignature(row[1], row[2], float(seconds[row[0]])))
-    for time, sharps, minor, _ in score.key_signatures.tolist():
+    for time, sharps, minor, _ in _in_time(score.key_signatures).tolist():
         number = pretty_midi.mode_accidentals_to_key_number(minor, sharps)
         pm.key_signature_changes.append(pretty_midi.KeySignature(number, float(seconds[time])))
     for text in sorted(score.texts, key=lambda text: text.time):
@@ -285,12 +285,12 @@ def to_symusic(score: Score) -> Any:
     if score._last_tick > longest:
         raise ValueError(f"score: expected at most {longest} ticks (symusic's limit), got {score._last_tick}")
     made = core.ScoreTick(score.ticks_per_quarter)
-    tempos, metres, keys = score.tempos, score.time_signatures, score.key_signatures
+    tempos, metres, keys = map(_in_time, (score.tempos, score.time_signatures, score.key_signatures))
     made.tempos = _list(core.TempoTickList, tempos, "time i4", "microseconds_per_quarter i4")
     made.time_signatures = _list(core.TimeSignatureTickList, metres, "time i4", "numerator u1", "denominator u1")
     made.key_signatures = _list(core.KeySignatureTickList, keys, "time i4", "sharps i1", "minor u1")
     lyrics: dict[int, list[Text]] = {}
-    for text in score.texts:
+    for text in sorted(score.texts, key=lambda text: text.time):
         if text.kind == "lyric":
             lyrics.setdefault(text.track, []).append(text)
         elif text.kind == "marker":
@@ -376,6 +376,11 @@ def _rows(dtype: np.dtype[np.void], track: int, channel: int, **columns: Array) 
 
 
 # -- helpers -----------------------------------------------------------------------------------------------------------
+
+
+def _in_time(table: Array) -> Array:
+    """By time, whatever the track."""
+    return table[np.argsort(table["time"], kind="stable")]
 
 
 def _tuples(*columns: Array) -> Iterator[tuple[Any, ...]]:
