@@ -114,6 +114,7 @@ def test_bars_follow_the_time_signatures():
     assert number.tolist() == [[0, 0], [1, 3]]
     assert place.tolist() == [[960, 1439], [0, 0]]
     assert score.from_bars([0, 1, 3, 5]).tolist() == [-960, 480, 3360, 7200]
+    assert [score.meter_at(tick) for tick in (0, 480, 480 * 7 - 1, 480 * 7)] == [(3, 4), (3, 4), (3, 4), (4, 4)]
 
     from musicgen_ext.pictures import _bars
 

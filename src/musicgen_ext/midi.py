@@ -422,6 +422,10 @@ class Score(Columns):
         """Ticks, int64, at which bars begin (any shape), by number; of the pickup, bar 0, as `to_bars`: before 0."""
         return self._bar_map(track).from_bars(bars)
 
+    def meter_at(self, tick: int, *, track: int | None = None) -> tuple[int, int]:
+        """Numerator and denominator of the time signature in force; in a pickup, that of the bars after it."""
+        return self._bar_map(track).meter_at(tick)
+
     @property
     def bars(self) -> Array:
         """Every bar up to the last event: fields start, duration (ticks), number, numerator, denominator.

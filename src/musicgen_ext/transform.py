@@ -289,7 +289,7 @@ def _keep_bar_lines(score: Score, trimmed: Score, begin: int) -> None:
         return
     signatures = trimmed.time_signatures
     quarter = 4 * score.ticks_per_quarter
-    meter = score._bar_map(None).meter_at(begin)
+    meter = score.meter_at(begin)
     denominator = meter[1]
     while denominator <= 64 and (until - begin) * denominator % quarter:
         denominator *= 2

@@ -8,7 +8,7 @@ model may be told about a piece (metre, mode, key, the soprano to harmonise). Th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -678,67 +678,23 @@ def read_melody(score: Score, what: str = "score", *, encoding: VoiceGrid | None
 
 def _found(score: Score, what: str, encoding: VoiceGrid, *, melody: bool) -> Voices:
     found = encoding.encoder.find(melody, *score._tables())
-    bars = _Bars(score)
     if len(found) == 2:
         problem, tick = found
-        where = "" if tick is None else f"bar {bars.number(tick)}, tick {tick}: "
+        where = "" if tick is None else f"bar {score.to_bars(tick)[0]}, tick {tick}: "
         raise ValueError(f"{what}: {where}{problem}")
     pitch, onset, fermata, first_step, issues = found
-    position, meter = bars.meter(first_step, len(pitch))
+    position, meter = _metre(score, first_step, len(pitch))
     tempos = score.tempos
     tempo = 6e7 / int(tempos["microseconds_per_quarter"][0]) if len(tempos) else 120.0
     return Voices(pitch, onset, fermata, position, meter, tempo, tuple(issues))
 
 
-class _Bars:
-    """Where the bars of a score begin."""
-
-    def __init__(self, score: Score) -> None:
-        self.score = score
-        self.ticks = score.ticks_per_quarter
-
-    def _segments(self) -> list[tuple[int, int, int, int]]:
-        """(first tick, numerator, denominator, ticks into a bar at that tick) of every time signature."""
-        table = np.sort(self.score.time_signatures, order="time", kind="stable")
-        found = [(0, 4, 4, 0)]
-        for time, numerator, denominator in table[["time", "numerator", "denominator"]].tolist():
-            if found[-1][0] == time:
-                found.pop()
-            found.append((time, numerator, denominator, 0))
-        if len(found) > 1:  # a first bar that is shorter than the next one is a pickup: it counts as that bar's end
-            first = found[0][1] * 4 * self.ticks // found[0][2]
-            bar = found[1][1] * 4 * self.ticks // found[1][2]
-            if found[1][0] == first < bar:
-                found[0] = (0, found[1][1], found[1][2], bar - first)
-        return found
-
-    def number(self, tick: int) -> int:
-        """Number of the bar, from 1; a pickup is bar 0."""
-        bar = 1
-        segments = self._segments()
-        for i, (begin, numerator, denominator, into) in enumerate(segments):
-            length = max(1, numerator * 4 * self.ticks // denominator)
-            if i == 0 and into:
-                bar = 0
-            end = segments[i + 1][0] if i + 1 < len(segments) else tick + 1
-            if tick < end or i + 1 == len(segments):
-                return bar + (tick - begin + into) // length
-            bar += -(-(end - begin + into) // length)
-        raise AssertionError("unreachable")
-
-    def meter(self, begin: int, frames: int) -> tuple[Ints, Meter]:
-        """Sixteenth inside the bar of every frame, and the time signature at the end."""
-        segments = self._segments()
-        ticks = (np.arange(begin, begin + frames) * self.ticks) // STEPS_PER_QUARTER
-        position = np.empty(frames, np.int32)
-        for first, numerator, denominator, into in segments:
-            length = max(1, numerator * 4 * self.ticks // denominator)
-            rows = ticks >= first
-            position[rows] = ((ticks[rows] - first + into) % length) * STEPS_PER_QUARTER // self.ticks
-        current = [s for s in segments if s[0] <= ticks[-1]][-1]
-        meter = Meter(current[1], current[2])
-        place = int(position[0])
-        return position, Meter(current[1], current[2], (meter.bar_length - place) % meter.bar_length)
+def _metre(score: Score, begin: int, frames: int) -> tuple[Ints, Meter]:
+    """Sixteenth inside the bar of every frame, and the time signature at the end."""
+    ticks = (np.arange(begin, begin + frames) * score.ticks_per_quarter) // STEPS_PER_QUARTER
+    position = score.to_bars(ticks)[1] * STEPS_PER_QUARTER // score.ticks_per_quarter
+    meter = Meter(*score.meter_at(int(ticks[-1])))
+    return position.astype(np.int32), replace(meter, pickup=(meter.bar_length - int(position[0])) % meter.bar_length)
 
 
 def _flags(name: str, values: npt.ArrayLike | None, shape: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
