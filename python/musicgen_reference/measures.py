@@ -201,3 +201,101 @@ def chroma(S, weights, norm=np.inf):
         return raw
     length = np.linalg.norm(raw, norm, axis=0)
     return raw / np.where(length < TINY, 1, length)
+
+
+# -- rhythm ------------------------------------------------------------------------------------------------------------
+
+
+def onset_strength(S, lag=1, max_size=1, shift=0, detrend=False):
+    """From levels in decibels, (bands, frames); `shift`: frames that lie before the first."""
+    S = np.asarray(S, np.float64)
+    bands, n = S.shape
+    out = np.zeros(n + lag + shift)
+    for t in range(lag, n):
+        rises = []
+        for b in range(bands):
+            near = range(b - max_size // 2, b - max_size // 2 + max_size)
+            mirrored = [-k - 1 if k < 0 else 2 * bands - 1 - k if k >= bands else k for k in near]
+            rises.append(max(0.0, S[b, t] - max(S[k, t - lag] for k in mirrored)))
+        out[t + shift] = np.mean(rises)
+    if detrend:
+        before = 0.0
+        for t in range(len(out) - 1, 0, -1):
+            out[t] -= out[t - 1]
+        for t in range(len(out)):
+            before = out[t] = out[t] + 0.99 * before
+    return out[:n]
+
+
+def tempogram(envelope, window):
+    """Autocorrelations of windows around each frame, by their sums; each divided by its value at lag 0."""
+    lags = len(window)
+    x = np.pad(np.asarray(envelope, np.float64), lags // 2, "linear_ramp")
+    columns = []
+    for t in range(len(envelope)):
+        frame = x[t : t + lags] * window
+        sums = np.array([np.dot(frame[: lags - k], frame[k:]) for k in range(lags)])
+        columns.append(sums / (sums[0] if sums[0] >= TINY else 1))
+    return np.stack(columns, axis=1)
+
+
+def tempo(tempogram, sr, hop_length, start_bpm=120.0, std_bpm=1.0, max_tempo=320.0):
+    best, best_score = 0.0, -math.inf
+    for lag in range(1, len(tempogram)):
+        bpm = 60 * sr / (hop_length * lag)
+        if max_tempo is not None and bpm >= max_tempo:
+            continue
+        score = math.log1p(1e6 * tempogram[lag].mean()) - 0.5 * (math.log2(bpm / start_bpm) / std_bpm) ** 2
+        if score > best_score:
+            best, best_score = bpm, score
+    return best
+
+
+# -- as Kaldi ----------------------------------------------------------------------------------------------------------
+
+
+def kaldi_frames(y, length, hop, snip_edges=True):
+    if snip_edges:
+        return [y[i : i + length] for i in range(0, len(y) - length + 1, hop)]
+    mirrored = np.concatenate([y[::-1], y, y[::-1]])
+    starts = [hop * t + hop // 2 - length // 2 + len(y) for t in range((len(y) + hop // 2) // hop)]
+    return [mirrored[i : i + length] for i in starts]
+
+
+def kaldi_fbank(y, sr, bands, low, high, window, preemphasis, remove_mean, raw_energy, snip_edges, power=2):
+    """Logarithms of the frames' energies, (frames,), and of the energies in bands, (frames, bands)."""
+    length, hop = int(sr * 0.025), int(sr * 0.010)
+    size = 1 << (length - 1).bit_length()
+    least = float(np.finfo(np.float32).eps)
+
+    def mel(f):
+        return 1127 * math.log1p(f / 700)
+
+    edges = np.linspace(mel(low), mel(high), bands + 2)
+    energies, rows = [], []
+    for x in kaldi_frames(np.asarray(y, np.float64), length, hop, snip_edges):
+        if remove_mean:
+            x = x - x.mean()
+        energy = np.sum(x**2)
+        x = np.concatenate([[x[0] * (1 - preemphasis)], x[1:] - preemphasis * x[:-1]]) * window
+        energies.append(math.log(max(energy if raw_energy else np.sum(x**2), least)))
+        spectrum = np.abs(np.fft.rfft(x, size)) ** power
+        row = np.zeros(bands)
+        for k in range(size // 2):
+            place = mel(k * sr / size)
+            for b in range(bands):
+                left, centre, right = edges[b : b + 3]
+                row[b] += spectrum[k] * max(
+                    0, min((place - left) / (centre - left), (right - place) / (right - centre))
+                )
+        rows.append(np.log(np.maximum(row, least)))
+    return np.array(energies), np.array(rows)
+
+
+def kaldi_mfcc(log_bands, num_ceps, lifter):
+    bands = log_bands.shape[1]
+    out = np.zeros((len(log_bands), num_ceps))
+    for k in range(num_ceps):
+        row = np.cos(math.pi / bands * (np.arange(bands) + 0.5) * k) * math.sqrt((2 if k else 1) / bands)
+        out[:, k] = log_bands @ row * (1 + lifter / 2 * math.sin(math.pi * k / lifter) if lifter else 1)
+    return out

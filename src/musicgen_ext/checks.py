@@ -67,6 +67,11 @@ def dense(name: str, values: Any, dtype: npt.DTypeLike = np.float32, *, check_fi
     return convert(name, values, check_finite=check_finite, dtype=dtype)  # type: ignore[no-any-return]
 
 
+def is_complex(values: Any) -> bool:
+    """Whether `values` is an array, or a number, of a complex type."""
+    return isinstance(values, np.ndarray | np.generic | complex) and np.iscomplexobj(values)
+
+
 def flat(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """An array out of `dense` or `empty_like` with its axes in the order of its memory."""
     return array if array.flags.c_contiguous else array.swapaxes(-1, -2)
@@ -186,7 +191,9 @@ def real(name: str, value: Any, low: float = -math.inf, high: float = math.inf, 
         bounds = [f"> {above:g}"] if above is not None else []
         bounds += [f">= {low:g}"] if low > -math.inf else []
         bounds += [f"<= {high:g}"] if high < math.inf else []
-        raise ValueError(f"{name}: expected a finite number{' '.join(['', *bounds])}, got {value!r}")
+        raise ValueError(
+            f"{name}: expected a finite number{' and'.join(f' {bound}' for bound in bounds)}, got {value!r}"
+        )
     return number
 
 

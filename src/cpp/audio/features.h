@@ -18,12 +18,28 @@ constexpr int kTileFrames = 16;
 
 using Poll = std::function<void()>;  // called every few milliseconds; may throw
 
-// Magnitudes or powers of several channels, anywhere in memory. Strides in values.
+// Up to sixteen frames of one channel; those that are missing repeat another.
+struct Tile {
+  const float* x;
+  std::int64_t channel, first, count;
+};
+
+// Magnitudes or powers of several channels, tile by tile, wherever they come from. `each` may call its argument from
+// several threads at once, in any order.
+struct Tiles {
+  std::int64_t channels, bins, frames;
+  std::function<void(const std::function<void(const Tile&)>&)> each;
+};
+
+// Spectra anywhere in memory. Strides in values.
 struct Spectra {
   const float* values;
   std::int64_t channels, bins, frames;
   std::int64_t channel_stride, bin_stride, frame_stride;
 };
+
+// Their tiles. Throws std::invalid_argument where a value is negative, unless `signs_allowed`.
+Tiles tiles_of(const Spectra& S, bool signs_allowed, Isa isa, const Poll& poll);
 
 struct Nonfinite {
   std::int64_t count, first;  // -1: none
@@ -32,10 +48,14 @@ struct Nonfinite {
 // NaN and infinities among n values.
 Nonfinite nonfinite(const float* values, std::int64_t n, Isa isa);
 
+// Whether there is a NaN or a magnitude of at least `limit`, which is positive.
+bool any_from(const float* values, std::int64_t n, float limit, Isa isa);
+
 // -- decibels and companding: element by element -------------------------------------------------------------------
 
-// out = 10 log10(max(x, amin)) - offset, of the squares where `squared`. Returns the largest. amin >= 1e-300.
-float to_db(const float* x, std::int64_t n, bool squared, double amin, double offset, float* out, Isa isa);
+// out = factor log(max(x, amin)) - offset, of the squares where `squared`. Returns the largest. amin >= 1e-300.
+float to_log(const float* x, std::int64_t n, bool squared, double factor, double amin, double offset, float* out,
+             Isa isa);
 // out = max(out, floor).
 void at_least(float* out, std::int64_t n, float floor, Isa isa);
 // out = scale * 2^(x * rate), at most what a float can hold.
@@ -60,33 +80,48 @@ void rms(const float* y, const Framing& framing, float* out, Isa isa, const Poll
 void zero_crossing_rate(const float* y, const Framing& framing, float threshold, bool zero_apart, float* out, Isa isa,
                         const Poll& poll);
 
+// Frames as Kaldi cuts and prepares them: without their mean, with x[i] - preemphasis * x[i - 1], windowed, padded with
+// zeros to `padded_length`.
+struct KaldiFrames {
+  std::int64_t n;            // samples
+  std::int64_t first_start;  // of frame 0; samples before the first and after the last are mirrored
+  std::int64_t hop_length, frame_length, padded_length;
+  bool remove_mean, raw_energy;  // energy without the mean, or of what comes out
+  double preemphasis;
+  const double* window;  // frame_length values
+};
+// Frames [begin, end): out[end - begin][padded_length], energies[end - begin].
+void kaldi_frames(const float* y, const KaldiFrames& options, std::int64_t begin, std::int64_t end, float* out,
+                  float* energies, const Poll& poll);
+
 // -- measures of spectra: out[channels][frames] ---------------------------------------------------------------------
 
-// Each throws std::invalid_argument where a value is negative.
-void centroid(const Spectra& S, const double* frequencies, float* out, Isa isa, const Poll& poll);
+void centroid(const Tiles& tiles, const double* frequencies, float* out, Isa isa);
 // (sum S |f - centroid|^p)^(1/p); S divided by its sum first where `norm`. `centres`: out of centroid(), or null.
-void bandwidth(const Spectra& S, const double* frequencies, const float* centres, bool norm, double p, float* out,
-               Isa isa, const Poll& poll);
+void bandwidth(const Tiles& tiles, const double* frequencies, const float* centres, bool norm, double p, float* out,
+               Isa isa);
 // values[k] of the first bin k at which the sum from below reaches `share` of the whole.
-void rolloff(const Spectra& S, const double* values, double share, float* out, Isa isa, const Poll& poll);
+void rolloff(const Tiles& tiles, const double* values, double share, float* out, Isa isa);
 // Geometric over arithmetic mean of max(S^power, amin).
-void flatness(const Spectra& S, double power, double amin, float* out, Isa isa, const Poll& poll);
-// Root of the sum of weights[k] S[k]^2. Signs do not matter.
-void weighted_norm(const Spectra& S, const double* weights, float* out, Isa isa, const Poll& poll);
+void flatness(const Tiles& tiles, double power, double amin, float* out, Isa isa);
+// Root of the sum of weights[k] S[k]^2.
+void weighted_norm(const Tiles& tiles, const double* weights, float* out, Isa isa);
+// Sums of weights[row][k] S[k]: out[channels][rows][frames].
+void weighted_sums(const Tiles& tiles, const double* weights, std::int64_t rows, float* out, Isa isa);
 
 // Bins [low, high) of which the `count` smallest and largest are averaged.
 struct Band {
   std::int64_t low, high, count;
 };
 // valley and peak: [channels][bands][frames].
-void extremes(const Spectra& S, const std::vector<Band>& bands, float* valley, float* peak, Isa isa, const Poll& poll);
+void extremes(const Tiles& tiles, const std::vector<Band>& bands, float* valley, float* peak, Isa isa);
 
 // Peaks of spectra, refined by a parabola: bins [low, high) that pass both neighbours and `threshold` times the largest
-// of their frame. Positions in bins, and heights.
+// of their frame. Positions in bins, and heights; in no particular order.
 struct Peaks {
   std::vector<float> position, height;
 };
-Peaks peaks(const Spectra& S, std::int64_t low, std::int64_t high, float threshold, Isa isa, const Poll& poll);
+Peaks peaks(const Tiles& tiles, std::int64_t low, std::int64_t high, float threshold, Isa isa);
 
 // out[rows][n - width + 1] = sum over k of taps[k] x[.. + k].
 void correlate(const float* x, std::int64_t rows, std::int64_t n, const double* taps, std::int64_t width, float* out,

@@ -65,28 +65,28 @@ inline double exp2_of_one(double x) {
   return series * from_bits((bits_of(shifted) << 52) + 0x3ff0000000000000u);
 }
 
-// Of NaN and infinities all exponent bits are set, and only of these; adding 1 to the exponent then sets the sign.
-bool all_finite(const float* values, std::int64_t n) {
+// Whether a magnitude reaches `limit`, given as its bits: magnitudes lie in the order of their bits, infinity next to
+// last and NaN last.
+bool any_from(const float* values, std::int64_t n, std::uint32_t limit) {
   std::uint32_t seen = 0;
   for (std::int64_t i = 0; i < n; ++i) {
     std::uint32_t bits;
     __builtin_memcpy(&bits, values + i, sizeof bits);
-    seen |= (bits & 0x7fffffffu) + 0x00800000u;
+    seen |= (bits & 0x7fffffffu) + (0x80000000u - limit);
   }
-  return (seen & 0x80000000u) == 0;
+  return (seen & 0x80000000u) != 0;
 }
 
 // -- element by element -----------------------------------------------------------------------------------------------
 
-void to_db(const float* x, std::int64_t n, bool squared, double amin, double offset, float* out) {
-  constexpr double db = 4.34294481903251827651;  // 10 / log 10
+void to_log(const float* x, std::int64_t n, bool squared, double factor, double amin, double offset, float* out) {
   if (squared) {
     for (std::int64_t i = 0; i < n; ++i) {
       const double value = x[i];
-      out[i] = static_cast<float>(db * log_of(larger(value * value, amin)) - offset);
+      out[i] = static_cast<float>(factor * log_of(larger(value * value, amin)) - offset);
     }
   } else {
-    for (std::int64_t i = 0; i < n; ++i) out[i] = static_cast<float>(db * log_of(larger(x[i], amin)) - offset);
+    for (std::int64_t i = 0; i < n; ++i) out[i] = static_cast<float>(factor * log_of(larger(x[i], amin)) - offset);
   }
 }
 
@@ -217,6 +217,15 @@ void sums(const float* tile, std::int64_t bins, const double* weights, double* t
   __builtin_memcpy(weighted, b, sizeof b);
 }
 
+void weighted_sums(const float* tile, std::int64_t bins, const double* weights, double* out) {
+  double sum[16] = {};
+  for (std::int64_t k = 0; k < bins; ++k) {
+    const double weight = weights[k];
+    for (int j = 0; j < 16; ++j) sum[j] += weight * tile[16 * k + j];
+  }
+  __builtin_memcpy(out, sum, sizeof sum);
+}
+
 void squared_deviations(const float* tile, std::int64_t bins, const double* frequencies, const double* centres,
                         double* out) {
   double c[16], sum[16] = {};
@@ -311,7 +320,8 @@ void extremes_of_band(const float* tile, std::int64_t bins, std::int64_t count, 
   }
 }
 
-const Loops kLoops = {all_finite,       to_db, lane_maxima,        at_least,        exp2_all,      mu_compress,
-                      mu_law,           polar, sum_of_squares,     sign_changes,    correlate_row, load_tile,
-                      smallest_of_tile, sums,  squared_deviations, sums_of_squares, bins_below,    means,
-                      extremes_of_band};
+const Loops kLoops = {any_from,         to_log,       lane_maxima,   at_least,
+                      exp2_all,         mu_compress,  mu_law,        polar,
+                      sum_of_squares,   sign_changes, correlate_row, load_tile,
+                      smallest_of_tile, sums,         weighted_sums, squared_deviations,
+                      sums_of_squares,  bins_below,   means,         extremes_of_band};

@@ -256,6 +256,20 @@ bool Analysis<T>::run(const std::vector<Frames<T>>& channels, T* out, int thread
   return true;
 }
 
+template <typename T>
+void Analysis<T>::each(const std::vector<Frames<T>>& channels, const Body& body, int threads, Isa isa,
+                       const Idle& idle) const {
+  if (channels.empty() || channels[0].n_frames == 0) return;
+  const Kernels<T>& kernels = kernels_for<T>(isa);
+  const std::size_t blocks = static_cast<std::size_t>((channels[0].n_frames + kLanes - 1) / kLanes);
+  const auto measure = [&](std::size_t item) {
+    const std::size_t channel = item / blocks;
+    const Block block(kernels, channels[channel], nullptr, static_cast<std::int64_t>(item % blocks) * kLanes);
+    body(channel, block.first, block.n, levels(block, scratch<T>(scratch_values())));
+  };
+  spread(checked_product(blocks, channels.size()), threads, measure, idle);
+}
+
 // -- synthesis --------------------------------------------------------------------------------------------------------
 
 template <typename T>

@@ -62,6 +62,11 @@ class Analysis {
   // and cepstra lie in rows of frames: out[channel][row][frame]. False: there is a NaN or an infinity in the signals.
   bool run(const std::vector<Frames<T>>& channels, T* out, int threads, Isa isa, const Idle& idle) const;
 
+  // Magnitudes (or bands) of sixteen frames at a time, in rows of lanes, for others to measure while they are in cache:
+  // body(channel, first frame, how many, values), from several threads at once. Signals must be finite.
+  using Body = std::function<void(std::size_t, std::int64_t, int, const T*)>;
+  void each(const std::vector<Frames<T>>& channels, const Body& body, int threads, Isa isa, const Idle& idle) const;
+
  private:
   struct Block;
   struct Pass;

@@ -16,6 +16,7 @@
 #include "base/cpu.h"
 #include "bindings/arrays.h"
 #include "bindings/signals.h"
+#include "bindings/tiles.h"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -36,20 +37,25 @@ void expect_shape(const py::array& array, const char* name, const std::vector<py
   }
 }
 
-audio::Spectra spectra_of(const Strided& S) {
+// Spectra of shape (channels, bins, frames), with any strides.
+TileSource spectra_of(const Strided& S, bool signs_allowed) {
   if (S.ndim() != 3 || S.size() == 0) {
     throw std::invalid_argument("S: expected shape (channels, bins, frames), got " + shape_text(shape_of(S)));
   }
   constexpr py::ssize_t size = sizeof(float);
-  return {S.data(), S.shape(0), S.shape(1), S.shape(2), S.strides(0) / size, S.strides(1) / size, S.strides(2) / size};
+  const audio::Spectra spectra{
+      S.data(), S.shape(0), S.shape(1), S.shape(2), S.strides(0) / size, S.strides(1) / size, S.strides(2) / size};
+  return {audio::tiles_of(spectra, signs_allowed, isa_in_use(), poll_signals), {S}};
 }
 
 // One value for each frame.
-void expect_frames(const Plain& out, const audio::Spectra& S) { expect_shape(out, "out", {S.channels, S.frames}); }
+void expect_frames(const Plain& out, const audio::Tiles& tiles) {
+  expect_shape(out, "out", {tiles.channels, tiles.frames});
+}
 
 // One value for each bin.
-void expect_bins(const Doubles& values, const char* name, const audio::Spectra& S) {
-  expect_shape(values, name, {S.bins});
+void expect_bins(const Doubles& values, const char* name, const audio::Tiles& tiles) {
+  expect_shape(values, name, {tiles.bins});
 }
 
 // How many NaN and infinities, and the flat index of the first one (-1: none).
@@ -60,13 +66,20 @@ py::tuple nonfinite(const Plain& values) {
   return py::make_tuple(found.count, found.first);
 }
 
-float to_db(const Plain& x, bool squared, double amin, double offset, Plain& out) {
+bool any_from(const Plain& values, float limit) {
+  bool found = false;
+  const Isa isa = isa_in_use();
+  without_lock([&, data = values.data(), size = values.size()] { found = audio::any_from(data, size, limit, isa); });
+  return found;
+}
+
+float to_log(const Plain& x, bool squared, double factor, double amin, double offset, Plain& out) {
   expect_shape(out, "out", shape_of(x));
   if (!(amin >= 1e-300)) throw std::invalid_argument("amin: expected >= 1e-300, got " + std::to_string(amin));
   float top = 0;
   const Isa isa = isa_in_use();
   without_lock([&, from = x.data(), to = out.mutable_data(), size = x.size()] {
-    top = audio::to_db(from, size, squared, amin, offset, to, isa);
+    top = audio::to_log(from, size, squared, factor, amin, offset, to, isa);
   });
   return top;
 }
@@ -137,86 +150,109 @@ void zero_crossing_rate(const Plain& y, std::int64_t frame_length, std::int64_t 
   });
 }
 
-void centroid(const Strided& S, const Doubles& frequencies, Plain& out) {
-  const audio::Spectra spectra = spectra_of(S);
-  expect_bins(frequencies, "freq", spectra);
-  expect_frames(out, spectra);
-  const Isa isa = isa_in_use();
-  without_lock([&, bins = frequencies.data(), to = out.mutable_data()] {
-    audio::centroid(spectra, bins, to, isa, poll_signals);
+// Frames [begin, begin + len(out)) of y (n,), shape (frames, padded length), and their energies.
+void kaldi_frames(const Plain& y, std::int64_t first_start, std::int64_t hop_length, const Doubles& window,
+                  bool remove_mean, bool raw_energy, double preemphasis, std::int64_t begin, Plain& out,
+                  Plain& energies) {
+  if (y.ndim() != 1 || y.size() == 0 || window.ndim() != 1 || window.size() == 0 || out.ndim() != 2 ||
+      out.shape(1) < window.size() || hop_length < 1 || begin < 0 || first_start < -window.size()) {
+    throw std::invalid_argument("out: expected rows of at least " + std::to_string(window.size()) +
+                                " values, got shape " + shape_text(shape_of(out)));
+  }
+  expect_shape(energies, "energies", {out.shape(0)});
+  const audio::KaldiFrames options{y.size(),    first_start, hop_length,  window.size(), out.shape(1),
+                                   remove_mean, raw_energy,  preemphasis, window.data()};
+  without_lock([&, from = y.data(), to = out.mutable_data(), energy = energies.mutable_data(), count = out.shape(0)] {
+    audio::kaldi_frames(from, options, begin, begin + count, to, energy, poll_signals);
   });
+}
+
+void centroid(const TileSource& source, const Doubles& frequencies, Plain& out) {
+  expect_bins(frequencies, "freq", source.tiles);
+  expect_frames(out, source.tiles);
+  const Isa isa = isa_in_use();
+  without_lock(
+      [&, bins = frequencies.data(), to = out.mutable_data()] { audio::centroid(source.tiles, bins, to, isa); });
 }
 
 // `centres` of None: those of centroid().
-void bandwidth(const Strided& S, const Doubles& frequencies, const py::object& centres, bool norm, double p,
+void bandwidth(const TileSource& source, const Doubles& frequencies, const py::object& centres, bool norm, double p,
                Plain& out) {
-  const audio::Spectra spectra = spectra_of(S);
-  expect_bins(frequencies, "freq", spectra);
-  expect_frames(out, spectra);
+  expect_bins(frequencies, "freq", source.tiles);
+  expect_frames(out, source.tiles);
   const float* centre = nullptr;
-  if (!centres.is_none()) centre = array_of<float>(centres, "centroid", {spectra.channels, spectra.frames}).data();
+  if (!centres.is_none())
+    centre = array_of<float>(centres, "centroid", {source.tiles.channels, source.tiles.frames}).data();
   const Isa isa = isa_in_use();
   without_lock([&, bins = frequencies.data(), to = out.mutable_data()] {
-    audio::bandwidth(spectra, bins, centre, norm, p, to, isa, poll_signals);
+    audio::bandwidth(source.tiles, bins, centre, norm, p, to, isa);
   });
 }
 
-void rolloff(const Strided& S, const Doubles& values, double share, Plain& out) {
-  const audio::Spectra spectra = spectra_of(S);
-  expect_bins(values, "freq", spectra);
-  expect_frames(out, spectra);
+void rolloff(const TileSource& source, const Doubles& values, double share, Plain& out) {
+  expect_bins(values, "freq", source.tiles);
+  expect_frames(out, source.tiles);
   const Isa isa = isa_in_use();
-  without_lock([&, bins = values.data(), to = out.mutable_data()] {
-    audio::rolloff(spectra, bins, share, to, isa, poll_signals);
-  });
+  without_lock(
+      [&, bins = values.data(), to = out.mutable_data()] { audio::rolloff(source.tiles, bins, share, to, isa); });
 }
 
-void flatness(const Strided& S, double power, double amin, Plain& out) {
-  const audio::Spectra spectra = spectra_of(S);
-  expect_frames(out, spectra);
+void flatness(const TileSource& source, double power, double amin, Plain& out) {
+  expect_frames(out, source.tiles);
   if (!(amin >= 1e-300)) throw std::invalid_argument("amin: expected >= 1e-300, got " + std::to_string(amin));
   const Isa isa = isa_in_use();
-  without_lock([&, to = out.mutable_data()] { audio::flatness(spectra, power, amin, to, isa, poll_signals); });
+  without_lock([&, to = out.mutable_data()] { audio::flatness(source.tiles, power, amin, to, isa); });
 }
 
-void weighted_norm(const Strided& S, const Doubles& weights, Plain& out) {
-  const audio::Spectra spectra = spectra_of(S);
-  expect_bins(weights, "weights", spectra);
-  expect_frames(out, spectra);
+void weighted_norm(const TileSource& source, const Doubles& weights, Plain& out) {
+  expect_bins(weights, "weights", source.tiles);
+  expect_frames(out, source.tiles);
   const Isa isa = isa_in_use();
-  without_lock([&, bins = weights.data(), to = out.mutable_data()] {
-    audio::weighted_norm(spectra, bins, to, isa, poll_signals);
+  without_lock(
+      [&, bins = weights.data(), to = out.mutable_data()] { audio::weighted_norm(source.tiles, bins, to, isa); });
+}
+
+// weights (rows, bins), out (channels, rows, frames).
+void weighted_sums(const TileSource& source, const Doubles& weights, Plain& out) {
+  const audio::Tiles& tiles = source.tiles;
+  if (weights.ndim() != 2 || weights.shape(1) != tiles.bins) {
+    throw std::invalid_argument("weights: expected " + std::to_string(tiles.bins) + " columns, got shape " +
+                                shape_text(shape_of(weights)));
+  }
+  expect_shape(out, "out", {tiles.channels, weights.shape(0), tiles.frames});
+  const Isa isa = isa_in_use();
+  without_lock([&, rows = weights.shape(0), from = weights.data(), to = out.mutable_data()] {
+    audio::weighted_sums(tiles, from, rows, to, isa);
   });
 }
 
 // bands: (first bin, one past the last, how many to average).
-void extremes(const Strided& S, const std::vector<std::tuple<std::int64_t, std::int64_t, std::int64_t>>& bands,
+void extremes(const TileSource& source, const std::vector<std::tuple<std::int64_t, std::int64_t, std::int64_t>>& bands,
               Plain& valley, Plain& peak) {
-  const audio::Spectra spectra = spectra_of(S);
+  const audio::Tiles& tiles = source.tiles;
   std::vector<audio::Band> checked;
   for (const auto& [low, high, count] : bands) {
-    if (!(0 <= low && low < high && high <= spectra.bins && 1 <= count && count <= high - low)) {
-      throw std::invalid_argument("bands: expected bins of " + std::to_string(spectra.bins) + ", got " +
+    if (!(0 <= low && low < high && high <= tiles.bins && 1 <= count && count <= high - low)) {
+      throw std::invalid_argument("bands: expected some of " + std::to_string(tiles.bins) + " bins, got " +
                                   std::to_string(low) + " to " + std::to_string(high) + ", " + std::to_string(count) +
                                   " of them");
     }
     checked.push_back({low, high, count});
   }
-  const std::vector<py::ssize_t> shape = {spectra.channels, static_cast<py::ssize_t>(checked.size()), spectra.frames};
+  const std::vector<py::ssize_t> shape = {tiles.channels, static_cast<py::ssize_t>(checked.size()), tiles.frames};
   expect_shape(valley, "valley", shape);
   expect_shape(peak, "peak", shape);
   const Isa isa = isa_in_use();
   without_lock([&, low = valley.mutable_data(), high = peak.mutable_data()] {
-    audio::extremes(spectra, checked, low, high, isa, poll_signals);
+    audio::extremes(tiles, checked, low, high, isa);
   });
 }
 
 // Positions in bins and heights of all peaks of all frames.
-py::tuple peaks(const Strided& S, std::int64_t low, std::int64_t high, float threshold) {
-  const audio::Spectra spectra = spectra_of(S);
+py::tuple peaks(const TileSource& source, std::int64_t low, std::int64_t high, float threshold) {
   audio::Peaks found;
   const Isa isa = isa_in_use();
-  without_lock([&] { found = audio::peaks(spectra, low, high, threshold, isa, poll_signals); });
+  without_lock([&] { found = audio::peaks(source.tiles, low, high, threshold, isa); });
   const auto size = static_cast<py::ssize_t>(found.position.size());
   return py::make_tuple(Plain(size, found.position.data()), Plain(size, found.height.data()));
 }
@@ -240,10 +276,11 @@ void correlate(const Plain& x, const Doubles& taps, std::int64_t first, Plain& o
 }  // namespace
 
 void register_features(py::module_& m) {
-  const auto x = py::arg("x").noconvert(), y = py::arg("y").noconvert(), S = py::arg("S").noconvert();
+  const auto x = py::arg("x").noconvert(), y = py::arg("y").noconvert();
   const auto out = py::arg("out").noconvert();
   m.def("nonfinite", &nonfinite, py::arg("values").noconvert());
-  m.def("to_db", &to_db, x, "squared"_a, "amin"_a, "offset"_a, out);
+  m.def("any_from", &any_from, py::arg("values").noconvert(), "limit"_a);
+  m.def("to_log", &to_log, x, "squared"_a, "factor"_a, "amin"_a, "offset"_a, out);
   m.def("at_least", &at_least, out, "floor"_a);
   m.def("exp2_of", &exp2_of, x, "rate"_a, "scale"_a, out);
   m.def("mu_compress", &mu_compress, x, "mu"_a, out);
@@ -252,12 +289,19 @@ void register_features(py::module_& m) {
   m.def("rms", &rms, y, "frame_length"_a, "hop_length"_a, out);
   m.def("zero_crossing_rate", &zero_crossing_rate, y, "frame_length"_a, "hop_length"_a, "threshold"_a, "zero_apart"_a,
         out);
-  m.def("spectral_centroid", &centroid, S, py::arg("frequencies").noconvert(), out);
-  m.def("spectral_bandwidth", &bandwidth, S, py::arg("frequencies").noconvert(), "centres"_a, "norm"_a, "p"_a, out);
-  m.def("spectral_rolloff", &rolloff, S, py::arg("values").noconvert(), "share"_a, out);
-  m.def("spectral_flatness", &flatness, S, "power"_a, "amin"_a, out);
-  m.def("spectral_norm", &weighted_norm, S, py::arg("weights").noconvert(), out);
-  m.def("spectral_extremes", &extremes, S, "bands"_a, py::arg("valley").noconvert(), py::arg("peak").noconvert());
-  m.def("spectral_peaks", &peaks, S, "low"_a, "high"_a, "threshold"_a);
+  m.def("kaldi_frames", &kaldi_frames, y, "first_start"_a, "hop_length"_a, py::arg("window").noconvert(),
+        "remove_mean"_a, "raw_energy"_a, "preemphasis"_a, "begin"_a, out, py::arg("energies").noconvert());
+  py::class_<TileSource>(m, "Tiles");
+  m.def("spectra", &spectra_of, py::arg("S").noconvert(), "signs_allowed"_a);
+  m.def("spectral_centroid", &centroid, "tiles"_a, py::arg("frequencies").noconvert(), out);
+  m.def("spectral_bandwidth", &bandwidth, "tiles"_a, py::arg("frequencies").noconvert(), "centres"_a, "norm"_a, "p"_a,
+        out);
+  m.def("spectral_rolloff", &rolloff, "tiles"_a, py::arg("values").noconvert(), "share"_a, out);
+  m.def("spectral_flatness", &flatness, "tiles"_a, "power"_a, "amin"_a, out);
+  m.def("spectral_norm", &weighted_norm, "tiles"_a, py::arg("weights").noconvert(), out);
+  m.def("spectral_sums", &weighted_sums, "tiles"_a, py::arg("weights").noconvert(), out);
+  m.def("spectral_extremes", &extremes, "tiles"_a, "bands"_a, py::arg("valley").noconvert(),
+        py::arg("peak").noconvert());
+  m.def("spectral_peaks", &peaks, "tiles"_a, "low"_a, "high"_a, "threshold"_a);
   m.def("correlate", &correlate, x, py::arg("taps").noconvert(), "first"_a, out);
 }

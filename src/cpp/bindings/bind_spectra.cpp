@@ -14,6 +14,7 @@
 #include "base/cpu.h"
 #include "bindings/arrays.h"
 #include "bindings/signals.h"
+#include "bindings/tiles.h"
 
 using namespace pybind11::literals;
 using namespace musicgen;
@@ -58,12 +59,11 @@ std::unique_ptr<audio::Analysis<T>> analysis(const Array<double>& window, const 
   return std::make_unique<audio::Analysis<T>>(std::move(recipe));
 }
 
-// signals (channels, n), heads and tails (channels, any): frames as audio::Frames says. `out` has as many values as
-// come out of all frames.
-template <typename T, typename Out>
-bool analyse(const audio::Analysis<T>& analysis, const Array<T>& signals, const Array<T>& heads, const Array<T>& tails,
-             std::int64_t n_fft, std::int64_t hop, std::int64_t offset, std::int64_t n_frames, std::int64_t n_head,
-             std::int64_t n_tail, Array<Out>& out, int threads) {
+// signals (channels, n), heads and tails (channels, any): frames as audio::Frames says, all of them inside.
+template <typename T>
+std::vector<audio::Frames<T>> frames_of(const Array<T>& signals, const Array<T>& heads, const Array<T>& tails,
+                                        std::int64_t n_fft, std::int64_t hop, std::int64_t offset,
+                                        std::int64_t n_frames, std::int64_t n_head, std::int64_t n_tail) {
   const bool fits = signals.ndim() == 2 && heads.ndim() == 2 && tails.ndim() == 2 && hop > 0 && n_head >= 0 &&
                     n_tail >= 0 && n_head + n_tail <= n_frames && heads.shape(0) == signals.shape(0) &&
                     tails.shape(0) == signals.shape(0) &&
@@ -71,18 +71,47 @@ bool analyse(const audio::Analysis<T>& analysis, const Array<T>& signals, const 
                     (n_tail == 0 || (n_tail - 1) * hop + n_fft <= tails.shape(1)) &&
                     (n_head + n_tail == n_frames ||
                      (n_head * hop >= offset && (n_frames - n_tail - 1) * hop - offset + n_fft <= signals.shape(1)));
-  const std::int64_t values = signals.shape(0) * n_frames * analysis.rows();
-  constexpr std::int64_t parts = sizeof(Out) / sizeof(T);
-  if (!fits || out.size() * parts != values) throw std::invalid_argument("frames: expected to lie inside the signals");
+  if (!fits) throw std::invalid_argument("frames: expected to lie inside the signals");
   std::vector<audio::Frames<T>> channels;
   for (py::ssize_t c = 0; c < signals.shape(0); ++c)
     channels.push_back({signals.data() + c * signals.shape(1), heads.data() + c * heads.shape(1),
                         tails.data() + c * tails.shape(1), signals.shape(1), hop, offset, n_frames, n_head, n_tail});
+  return channels;
+}
+
+// `out` has as many values as come out of all frames.
+template <typename T, typename Out>
+bool analyse(const audio::Analysis<T>& analysis, const Array<T>& signals, const Array<T>& heads, const Array<T>& tails,
+             std::int64_t n_fft, std::int64_t hop, std::int64_t offset, std::int64_t n_frames, std::int64_t n_head,
+             std::int64_t n_tail, Array<Out>& out, int threads) {
+  const auto channels = frames_of<T>(signals, heads, tails, n_fft, hop, offset, n_frames, n_head, n_tail);
+  const std::int64_t values = signals.shape(0) * n_frames * analysis.rows();
+  constexpr std::int64_t parts = sizeof(Out) / sizeof(T);
+  if (out.size() * parts != values)
+    throw std::invalid_argument("out: expected " + std::to_string(values / parts) + " values, got " +
+                                std::to_string(out.size()));
   T* to = reinterpret_cast<T*>(out.mutable_data());
   const Isa isa = isa_in_use();
   bool finite = false;
   without_lock([&] { finite = analysis.run(channels, to, threads, isa, poll_signals); });
   return finite;
+}
+
+// The magnitudes of the frames for measures that take tiles. `self` and the signals live as long as the tiles.
+TileSource tiles(const py::object& self, const Array<float>& signals, const Array<float>& heads,
+                 const Array<float>& tails, std::int64_t n_fft, std::int64_t hop, std::int64_t offset,
+                 std::int64_t n_frames, std::int64_t n_head, std::int64_t n_tail, int threads) {
+  const auto* analysis = self.cast<const audio::Analysis<float>*>();
+  auto channels = frames_of<float>(signals, heads, tails, n_fft, hop, offset, n_frames, n_head, n_tail);
+  const auto count = static_cast<std::int64_t>(channels.size());
+  const auto each = [analysis, channels = std::move(channels), threads,
+                     isa = isa_in_use()](const std::function<void(const audio::Tile&)>& body) {
+    const auto measure = [&](std::size_t channel, std::int64_t first, int n, const float* values) {
+      body({values, static_cast<std::int64_t>(channel), first, n});
+    };
+    analysis->each(channels, measure, threads, isa, poll_signals);
+  };
+  return {{count, analysis->rows(), n_frames, each}, {self, signals, heads, tails}};
 }
 
 template <typename T>
@@ -124,4 +153,7 @@ void register_for(py::module_& m, const char* analysis_name, const char* synthes
 void register_spectra(py::module_& m) {
   register_for<float>(m, "Analysis32", "Synthesis32");
   register_for<double>(m, "Analysis64", "Synthesis64");
+  m.def("tiles", &tiles, "analysis"_a, py::arg("signals").noconvert(), py::arg("heads").noconvert(),
+        py::arg("tails").noconvert(), "n_fft"_a, "hop"_a, "offset"_a, "n_frames"_a, "n_head"_a, "n_tail"_a,
+        "threads"_a);
 }

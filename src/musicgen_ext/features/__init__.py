@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from musicgen_ext.features.chroma import chroma_filter, chroma_stft, estimate_tuning
 from musicgen_ext.features.decibels import (
     amplitude_to_db,
     db_to_amplitude,
@@ -15,17 +16,31 @@ from musicgen_ext.features.decibels import (
 )
 from musicgen_ext.features.deltas import delta
 from musicgen_ext.features.frames import rms, zero_crossing_rate
+from musicgen_ext.features.kaldi import kaldi_fbank, kaldi_mfcc
 from musicgen_ext.features.mel import mel_filterbank, melspectrogram, mfcc
+from musicgen_ext.features.rhythm import onset_strength, tempo, tempogram
 from musicgen_ext.features.spectra import istft, set_threads, stft
+from musicgen_ext.features.spectral import (
+    spectral_bandwidth,
+    spectral_centroid,
+    spectral_contrast,
+    spectral_flatness,
+    spectral_rolloff,
+)
 from musicgen_ext.features.windows import get_window
 
 __all__ = [
     "amplitude_to_db",
+    "chroma_filter",
+    "chroma_stft",
     "db_to_amplitude",
     "db_to_power",
     "delta",
+    "estimate_tuning",
     "get_window",
     "istft",
+    "kaldi_fbank",
+    "kaldi_mfcc",
     "magphase",
     "mel_filterbank",
     "melspectrogram",
@@ -34,9 +49,17 @@ __all__ = [
     "mu_expand",
     "mu_law_decode",
     "mu_law_encode",
+    "onset_strength",
     "power_to_db",
     "rms",
     "set_threads",
+    "spectral_bandwidth",
+    "spectral_centroid",
+    "spectral_contrast",
+    "spectral_flatness",
+    "spectral_rolloff",
     "stft",
+    "tempo",
+    "tempogram",
     "zero_crossing_rate",
 ]

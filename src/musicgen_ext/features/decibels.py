@@ -217,7 +217,7 @@ def mu_expand(x: npt.ArrayLike, *, mu: float = 255.0, quantize: bool = True, che
 
 
 def _magnitude(function: str, S: npt.ArrayLike, check_finite: bool) -> _F32:
-    if np.iscomplexobj(S):
+    if checks.is_complex(S):
         warnings.warn(
             f"{function}: expected real values, got complex ones: their phases are discarded (take np.abs first)",
             stacklevel=3,
@@ -238,7 +238,9 @@ def _to_db(values: _F32, ref: float, amin: float, top_db: float | None, *, squar
         top_db = checks.real("top_db", top_db, 0)
     out = checks.empty_like("S_db", values)
     amin = max(amin, _LEAST)
-    top = _core.to_db(checks.flat(values), squared, amin, 10 * math.log10(max(amin, ref)), checks.flat(out))
+    top = _core.to_log(
+        checks.flat(values), squared, 10 / math.log(10), amin, 10 * math.log10(max(amin, ref)), checks.flat(out)
+    )
     if top_db is not None and out.size:
         _core.at_least(checks.flat(out), top - top_db)
     return out

@@ -103,7 +103,7 @@ def rms(
         return out.reshape(*leading, 1, -1)
     if S is None:
         raise ValueError("rms: expected y or S, got neither")
-    magnitudes = checks.spectrogram(np.abs(S) if np.iscomplexobj(S) else S, check_finite=check_finite)
+    magnitudes = checks.spectrogram(np.abs(S) if checks.is_complex(S) else S, check_finite=check_finite)
     bins, frames = magnitudes.shape[-2:]
     if bins != frame_length // 2 + 1:
         raise ValueError(
@@ -115,7 +115,7 @@ def rms(
         weights[-1] /= 2
     channels = checks.channels_of(magnitudes)
     out = checks.empty("rms", (len(channels), frames))
-    _core.spectral_norm(channels, weights, out)
+    _core.spectral_norm(_core.spectra(channels, True), weights, out)
     return out.reshape(*magnitudes.shape[:-2], 1, frames)
 
 
