@@ -557,3 +557,123 @@ def test_train_with_a_missing_config(run: Run, here: Path) -> None:
     pytest.importorskip("torch")
     one_error(run("train", "none.toml", "-o", "run"), 1, "none.toml: No such file")
     assert os.listdir() == []
+
+
+# -- features ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pieces(here: Path) -> list[Path]:
+    paths = [here / "one.mid", here / "two.mid", here / "sub" / "one.mid"]
+    (here / "sub").mkdir()
+    for i, path in enumerate(paths):
+        mg.Score([(0, 480 * (i + 1), 60 + i), (240, 240, 40)]).save(path)
+    return paths
+
+
+def test_features_roll_as_an_archive(run: Run, pieces: list[Path]) -> None:
+    code, out, err = run("features", "roll", *pieces, "-o", "rolls.npz")
+    assert (code, out, err) == (0, "rolls.npz: 3 rolls\n", "")
+    with np.load("rolls.npz") as rolls:
+        assert rolls.files == ["one", "two", "one-2"]
+        for name, path in zip(rolls.files, pieces, strict=True):
+            np.testing.assert_array_equal(rolls[name], mg.piano_roll(path))
+            assert rolls[name].dtype == np.float64
+    before = Path("rolls.npz").read_bytes()
+    code, out, err = run("features", "roll", *pieces, "-o", "rolls.npz")
+    assert (code, out, err) == (1, "", "error: rolls.npz: exists already; --force overwrites it\n")
+    assert run("features", "roll", *pieces, "-o", "rolls.npz", "--force", "--threads", "1")[0] == 0
+    assert Path("rolls.npz").read_bytes() == before
+
+
+def test_features_roll_as_files(run: Run, pieces: list[Path]) -> None:
+    options = ("--steps-per-beat", 4, "--channels", "onset,frame", "--per-track", "--drums", "--dtype", "float32")
+    code, out, err = run("features", "roll", *pieces, "-o", "rolls", *options)
+    assert (code, out, err) == (0, "rolls: 3 rolls\n", "")
+    for name, path in zip(("one", "two", "one-2"), pieces, strict=True):
+        roll = np.load(f"rolls/{name}.npy")
+        expected = mg.piano_roll(
+            path, steps_per_beat=4, channels=("onset", "frame"), per_track=True, drums=True, dtype="float32"
+        )
+        np.testing.assert_array_equal(roll, expected)
+        assert roll.dtype == np.float32
+    assert run("features", "roll", pieces[0], "-o", "rolls")[0] == 1
+    code, _, _ = run("features", "roll", pieces[0], "-o", "rolls", "--force", "--packed", "--no-pedal", "--fs", 20)
+    assert code == 0
+    np.testing.assert_array_equal(np.load("rolls/one.npy"), mg.piano_roll(pieces[0], fs=20, packed=True))
+    assert sorted(os.listdir("rolls")) == ["one-2.npy", "one.npy", "two.npy"]
+
+
+def test_features_roll_draws(run: Run, pieces: list[Path]) -> None:
+    pytest.importorskip("matplotlib")
+    code, _, err = run(
+        "features", "roll", pieces[1], "-o", "a.npz", "--plot", "a.png", "--packed", "--channels", "frame"
+    )
+    assert (code, err) == (0, "")
+    assert Path("a.png").read_bytes()[:4] == b"\x89PNG"
+    code, _, err = run("features", "roll", *pieces, "-o", "b.npz", "--plot", "b.png")
+    assert (code, err) == (2, "error: --plot: expected one file to draw, got 3\n")
+    assert run("features", "roll", pieces[1], "-o", "c.npz", "--plot", "a.png")[0] == 1
+    assert not Path("b.npz").exists()
+    assert not Path("c.npz").exists()
+
+
+def test_R47_one_bad_file_among_a_thousand(run: Run, here: Path) -> None:
+    names = [f"{i}.mid" for i in range(1000)]
+    data = mg.Score([(0, 480, 60)]).to_bytes()
+    for name in names:
+        Path(name).write_bytes(data)
+    Path("500.mid").write_bytes(b"no music")
+    for out in ("rolls.npz", "rolls"):
+        code, said, err = run("features", "roll", *names, "-o", out, "--steps-per-beat", 1)
+        assert code == 1
+        assert said == f"{out}: 999 rolls\n"
+        assert err.startswith("error: 500.mid: ")
+        assert err.endswith("999 of 1000 files done, 1 failed\n")
+        assert err.count("\n") == 2
+    with np.load("rolls.npz") as rolls:
+        assert len(rolls.files) == 999
+        assert rolls["999"].tolist()[60] == [80]
+    assert len(os.listdir("rolls")) == 999
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["roll", "missing.mid", "-o", "x.npz"], 1, "error: missing.mid: No such file or directory"),
+        (["roll", "missing.mid", "-o", "x.npz"], 1, "error: x.npz: not written, none of 1 files could be read"),
+        (["roll", "one.mid", "-o", "x.npz", "--fs", "0"], 2, "error: fs: expected frames per second above 0, got 0.0"),
+        (["roll", "one.mid", "-o", "x.npz", "--fs", "1e9"], 1, "one.mid: expected a roll of at most 8589934592 bytes"),
+        (["roll", "one.mid", "-o", "x.npz", "--fs", "9", "--steps-per-beat", "4"], 2, "not allowed with argument"),
+        (["roll", "one.mid", "-o", "x.npz", "--channels", "hum"], 2, "error: channels: expected one or more of frame"),
+        (["roll", "one.mid", "-o", "x.npz", "--threads", "0"], 2, "error: threads: expected at least 1, got 0"),
+        (["roll", "one.mid"], 2, "error: the following arguments are required: -o/--output"),
+        (["roll", "one.mid", "-o", "one.mid/x.npz"], 1, "error: one.mid/x.npz: "),
+        (["roll", "one.mid", "-o", "one.mid"], 1, "error: one.mid: "),
+        (["hum", "one.mid"], 2, "invalid choice: 'hum'"),
+        ([], 2, "error: the following arguments are required: KIND"),
+    ],
+)
+def test_R47_features_that_cannot_be(
+    run: Run, pieces: list[Path], arguments: list[str], code: int, message: str
+) -> None:
+    before = sorted(os.listdir("."))
+    got, out, err = run("features", *arguments)
+    assert (got, out) == (code, "")
+    assert message in err
+    assert "Traceback" not in err
+    assert sorted(os.listdir(".")) == before
+
+
+@posix
+def test_R47_features_of_odd_names(run: Run, here: Path) -> None:
+    data = mg.Score([(0, 480, 60)]).to_bytes()
+    names = [b"a b.mid", b"new\nline.mid", b"caf\xe9.mid", b"-x.mid"]
+    for name in names:
+        Path(os.fsdecode(name)).write_bytes(data)
+    arguments = ("features", "roll", "-o", "rolls.npz", "--", *map(os.fsdecode, names))
+    assert run(*arguments)[:2] == (0, "rolls.npz: 4 rolls\n")
+    with np.load("rolls.npz") as rolls:
+        assert rolls.files == ["a b", "new\\nline", "caf\\udce9", "-x"]
+    assert run("features", "roll", "-o", "rolls", "--", *map(os.fsdecode, names))[0] == 0
+    assert sorted(os.listdir(b"rolls")) == sorted(name[:-4] + b".npy" for name in names)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import stat
@@ -29,8 +30,12 @@ DONE, BAD_DATA, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 _MIDI, _WAV = (".mid", ".midi"), (".wav",)
 _PICTURES = (".png", ".svg", ".pdf")
-# Arguments of `sample` that are options here: a ValueError about one of them is a matter of usage, not of data.
-_OPTIONS = ("temperature", "top_k", "top_p", "seed", "length", "num_samples", "condition", "device")
+# Arguments of `sample` and `piano_rolls` that are options here: a ValueError about one of them is a matter of usage,
+# not of data.
+_OPTIONS = (
+    *("temperature", "top_k", "top_p", "seed", "length", "num_samples", "condition", "device"),
+    *("fs", "steps_per_beat", "pedal_threshold", "channels", "dtype", "threads"),
+)
 
 
 class Failure(Exception):
@@ -186,7 +191,38 @@ def _parser() -> _Parser:
     info.add_argument("--force", action="store_true", help="overwrite a picture that exists")
 
     command("models", _models, "list the bundled models")
+    _add_features(command("features", _no_feature, "numbers from files, for programs that learn from them"), common)
     return parser
+
+
+def _add_features(features: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    """A sub-command for every kind of feature."""
+    kinds = features.add_subparsers(title="features", required=True, metavar="KIND")
+    roll = kinds.add_parser(
+        "roll",
+        help="piano rolls of MIDI files",
+        description=_ROLL,
+        parents=[common],
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    roll.set_defaults(run=_features_roll)
+    roll.add_argument("inputs", nargs="+", metavar="IN", help="MIDI file")
+    roll.add_argument("-o", "--output", required=True, metavar="OUT", help="NAME.npz, or a folder for .npy files")
+    columns = roll.add_mutually_exclusive_group()
+    columns.add_argument("--fs", type=float, metavar="HZ", help="frames per second (100)")
+    columns.add_argument("--steps-per-beat", type=_whole, metavar="N", help="steps of a quarter note, in place of --fs")
+    roll.add_argument("--pedal-threshold", type=float, metavar="N", help="pedal is down from this value on (64)")
+    roll.add_argument("--no-pedal", action="store_true", help="without the sustain pedal")
+    roll.add_argument("--channels", default="frame", metavar="A,B", help="frame, onset, offset (frame)")
+    roll.add_argument("--per-track", action="store_true", help="a roll for every track")
+    roll.add_argument("--drums", action="store_true", help="draw drums, too")
+    roll.add_argument("--binary", action="store_true", help="1 where there is anything, in place of velocities")
+    roll.add_argument("--packed", action="store_true", help="bits, eight columns to a byte (np.unpackbits)")
+    roll.add_argument("--dtype", metavar="TYPE", help="float64, float32, uint8 or bool")
+    roll.add_argument("--threads", type=_whole, metavar="N", help="files at a time (one for every CPU)")
+    roll.add_argument("--plot", metavar="FILE", help="picture of the roll of one file (needs [plot])")
+    roll.add_argument("--force", action="store_true", help="overwrite files that exist")
 
 
 _SAMPLE = """\
@@ -206,6 +242,18 @@ Measure models on a benchmark, or describe pieces.
 
 The first prints nats per note of the JSB chorales, beside counting models and published numbers; the second a report
 over four-part pieces: ranges, parallels, consonance, note lengths, repetition, endings.
+"""
+
+
+_ROLL = """\
+Piano rolls of MIDI files: arrays of 128 pitches by frames, or by steps of a beat.
+
+  musicgen-ext features roll *.mid -o rolls.npz
+  musicgen-ext features roll *.mid -o rolls/ --steps-per-beat 4 --binary
+  musicgen-ext features roll piece.mid -o piece.npz --fs 50 --plot piece.png
+
+An array is named after its file, "piece" for "folder/piece.mid" ("piece-2" for another of that name). A file that
+cannot be read is reported and left out.
 """
 
 
@@ -270,7 +318,7 @@ def _sample(arguments: argparse.Namespace) -> int:
             for name in outputs:
                 _write(piece, name if name == "-" else _numbered(name, i, count), arguments)
             if arguments.plot is not None:
-                _plot(piece, _numbered(arguments.plot, i, count))
+                _plot(piece.plot, _numbered(arguments.plot, i, count))
             bar.update(i + 1)
     for i, piece in enumerate(pieces):
         names = [_numbered(name, i, count) for name, _ in targets]
@@ -320,14 +368,13 @@ def _write(piece: Score, name: str, arguments: argparse.Namespace) -> None:
         piece.save(name)
 
 
-def _plot(piece: Score, name: str) -> None:
-    import io
-
+def _plot(draw: Callable[[], Any], name: str) -> None:
+    """The axes that `draw` returns, as a file."""
     with contextlib.suppress(ImportError):  # `plot` says what is missing
         import matplotlib
 
         matplotlib.use("Agg")  # a picture for a file, whatever windows this machine could open
-    axes = piece.plot()
+    axes = draw()
     picture = io.BytesIO()
     figure = axes.figure
     figure.savefig(picture, format=os.path.splitext(name)[1][1:].lower(), dpi=150)
@@ -511,7 +558,7 @@ def _score_info(name: str, plot: str | None) -> tuple[dict[str, Any], str]:
         warnings.simplefilter("ignore", MidiWarning)  # the issues are shown
         score = read_midi(name, max_duration=float("inf"))
     if plot is not None:
-        _plot(score, plot)
+        _plot(score.plot, plot)
     about = summary.describe(score)
     text = [f"path: {files.shown(name)}", *summary.lines(about)]
     if score.provenance:
@@ -548,6 +595,156 @@ def _lines(value: dict[str, Any], indent: str = "") -> Iterator[str]:
             yield from (f"{indent}  {line}" for line in more)
         else:
             yield f"{indent}{name}: {json.dumps(content, ensure_ascii=False)}"
+
+
+# -- features ----------------------------------------------------------------------------------------------------
+
+
+def _no_feature(arguments: argparse.Namespace) -> int:
+    raise Failure("features: expected a kind of feature", USAGE)
+
+
+def _features_roll(arguments: argparse.Namespace) -> int:
+    from musicgen_ext import rolls
+
+    names: list[str] = arguments.inputs
+    is_archive = arguments.output.lower().endswith(".npz")
+    labels = _labels(names)
+    folder = "" if is_archive else arguments.output
+    targets = [arguments.output] if is_archive else [os.path.join(folder, f"{label}.npy") for label in labels]
+    if arguments.plot is not None:
+        if not arguments.plot.lower().endswith(_PICTURES):
+            raise Failure(f"{files.shown(arguments.plot)}: expected a name in {', '.join(_PICTURES)}", USAGE)
+        if len(names) != 1:
+            raise Failure(f"--plot: expected one file to draw, got {len(names)}", USAGE)
+        targets.append(arguments.plot)
+    if not arguments.force:
+        for target in targets:
+            _refuse_to_overwrite(target)
+    threshold = 64.0 if arguments.pedal_threshold is None else arguments.pedal_threshold
+    found = rolls.piano_rolls(
+        names,
+        threads=arguments.threads,
+        errors="return",
+        fs=100.0 if arguments.fs is None else arguments.fs,
+        steps_per_beat=arguments.steps_per_beat,
+        pedal_threshold=None if arguments.no_pedal else threshold,
+        channels=tuple(arguments.channels.split(",")),
+        per_track=arguments.per_track,
+        drums=arguments.drums,
+        binary=arguments.binary,
+        packed=arguments.packed,
+        dtype=arguments.dtype,
+    )
+    done: list[str] = []
+
+    def good() -> Iterator[tuple[str, Any]]:
+        """The rolls of the files that could be read, by label."""
+        with Progress(len(names), "rolls") as bar:
+            for i, (label, result) in enumerate(zip(labels, found, strict=True)):
+                if isinstance(result, Exception):
+                    if arguments.debug:
+                        raise result
+                    bar.close()
+                    _say(f"error: {_explained(result)[0]}")
+                else:
+                    if arguments.plot is not None:
+                        _plot(lambda roll=result: _drawn(roll, arguments), arguments.plot)  # type: ignore[misc]
+                    yield label, result
+                    done.append(label)
+                bar.update(i + 1)
+        if not done:
+            raise Failure(f"{files.shown(arguments.output)}: not written, none of {len(names)} files could be read")
+
+    if is_archive:
+        files.replace(arguments.output, _archive(good()))
+    else:
+        os.makedirs(folder, exist_ok=True)
+        for label, roll in good():
+            files.replace(os.path.join(folder, f"{label}.npy"), _array_file(roll))
+    print(f"{files.shown(arguments.output)}: {len(done)} rolls")
+    if len(done) < len(names):
+        _say(f"{len(done)} of {len(names)} files done, {len(names) - len(done)} failed")
+        return BAD_DATA
+    return DONE
+
+
+def _labels(names: Sequence[str]) -> list[str]:
+    """The names without folder and ending, each made different from those before it."""
+    taken: set[str] = set()
+    labels = []
+    for name in names:
+        stem = os.path.splitext(os.path.basename(os.path.normpath(name)))[0]
+        label, count = stem, 1
+        while label in taken:
+            count += 1
+            label = f"{stem}-{count}"
+        taken.add(label)
+        labels.append(label)
+    return labels
+
+
+def _array_file(array: Any) -> Iterator[bytes | memoryview]:
+    """The chunks of an .npy file."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
+    yield head.getvalue()
+    if array.size:
+        yield memoryview(array).cast("B")
+
+
+def _archive(arrays: Iterator[tuple[str, Any]]) -> Iterator[bytes]:
+    """The chunks of an .npz file, one array in memory at a time; the same arrays make the same bytes."""
+    import zipfile
+
+    class Chunks(io.RawIOBase):
+        """What a ZipFile writes to, without looking back."""
+
+        def __init__(self) -> None:
+            self.waiting: list[bytes] = []
+
+        def write(self, data: Any) -> int:
+            self.waiting.append(bytes(data))
+            return len(data)
+
+    chunks = Chunks()
+    with zipfile.ZipFile(chunks, "w") as archive:
+        for label, array in arrays:
+            entry = zipfile.ZipInfo(f"{files.shown(label)}.npy", (1980, 1, 1, 0, 0, 0))
+            with archive.open(entry, "w", force_zip64=True) as stream:
+                for part in _array_file(array):
+                    for begin in range(0, len(part), 1 << 24):
+                        stream.write(part[begin : begin + (1 << 24)])
+                        yield b"".join(chunks.waiting)
+                        chunks.waiting.clear()
+    yield b"".join(chunks.waiting)
+
+
+def _drawn(roll: Any, arguments: argparse.Namespace) -> Any:
+    """The first channel and all tracks of a roll on new axes."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        raise ImportError('matplotlib is needed to plot: pip install "musicgen-ext[plot]"') from None
+    picture = np.unpackbits(roll, axis=-1) if arguments.packed else roll
+    while picture.ndim > 2:
+        picture = picture.max(axis=0) if arguments.per_track and picture.ndim == 3 else picture[0]
+    width = max(picture.shape[1], 1)
+    group = -(-width // 4096)  # columns of a pixel
+    if group > 1:
+        picture = np.maximum.reduceat(picture, np.arange(0, width, group), axis=1)
+    _, axes = plt.subplots(figsize=(min(max(width / 100, 6), 24), 4), layout="constrained")
+    unit = 1.0 if arguments.steps_per_beat else arguments.fs or 100.0
+    axes.imshow(
+        picture, aspect="auto", origin="lower", interpolation="nearest", cmap="Greys",
+        extent=(0, width / unit, -0.5, 127.5),
+    )  # fmt: skip
+    axes.set_xlabel(f"steps, {arguments.steps_per_beat} per beat" if arguments.steps_per_beat else "seconds")
+    axes.set_ylabel("pitch")
+    return axes
+
+
+# -- models ------------------------------------------------------------------------------------------------------
 
 
 def _models(arguments: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -159,13 +159,25 @@ def piano_roll(
     return _draw(found, job, out)
 
 
+@overload
+def piano_rolls(
+    sources: Iterable[Source], *, threads: int | None = None, errors: Literal["raise"] = "raise", **options: Any
+) -> Iterator[Array]: ...
+
+
+@overload
+def piano_rolls(
+    sources: Iterable[Source], *, threads: int | None = None, errors: Literal["return"], **options: Any
+) -> Iterator[Array | Exception]: ...
+
+
 def piano_rolls(
     sources: Iterable[Source],
     *,
     threads: int | None = None,
     errors: Literal["raise", "return"] = "raise",
     **options: Any,
-) -> Iterator[Array]:
+) -> Iterator[Array] | Iterator[Array | Exception]:
     """Piano rolls of many pieces, several at once, in the order of `sources`.
 
     Parameters
@@ -333,8 +345,7 @@ def _find(source: Source, job: _Job) -> _Found:
     elif isinstance(source, str | os.PathLike):
         path = os.fspath(source)
         name = files.shown(path)
-        with open(path, "rb") as stream:
-            data = stream.read()
+        data = files.content(path)
     else:
         raise TypeError(f"source: expected a Score, a PrettyMIDI, a path or bytes, got {type(source).__name__}")
     try:
