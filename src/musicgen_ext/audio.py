@@ -11,7 +11,7 @@ import math
 import os
 import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -98,6 +98,18 @@ class Audio:
         from musicgen_ext import signals
 
         return self._with(signals.normalize(self.y, db, measure=measure))
+
+    def time_stretch(self, rate: float) -> Audio:
+        """The sound at another tempo, `rate` times as fast; see `signals.time_stretch`."""
+        from musicgen_ext import signals
+
+        return self._with(signals.time_stretch(self.y, rate))
+
+    def pitch_shift(self, n_steps: float) -> Audio:
+        """The sound so many semitones higher; see `signals.pitch_shift`."""
+        from musicgen_ext import signals
+
+        return self._with(signals.pitch_shift(self.y, n_steps, sr=self.sr))
 
     def _with(self, y: npt.NDArray[np.float32]) -> Audio:
         return Audio(y, self.sr, provenance=self.provenance)
@@ -243,8 +255,15 @@ def read_audio(path: str | os.PathLike[str], sr: int | None = None, *, res_type:
     checks.choice("res_type", res_type, _QUALITIES)
     with open(path, "rb") as stream:
         data = stream.read()
-    audio = _decoded(data, files.shown(path))
+    audio = decode(data, files.shown(path), lambda issue: warnings.warn(issue, stacklevel=5))
     return audio if sr is None or sr == audio.sr else audio.resample(sr, res_type=res_type)
+
+
+def decode(data: bytes, name: str, tell: Callable[[str], object]) -> Audio:
+    """The sound in the bytes of a file called `name`. What is wrong with one that can be read is told to `tell`."""
+    if data[:4] in (b"RIFF", b"RIFX") and data[8:12] == b"WAVE":
+        return _from_wav(data, name, tell)
+    return _from_soundfile(data, name)
 
 
 def resample(
@@ -367,13 +386,6 @@ def _soundfile(purpose: str) -> Any:
     return soundfile
 
 
-def _decoded(data: bytes, name: str) -> Audio:
-    """The sound in the bytes of a file."""
-    if data[:4] in (b"RIFF", b"RIFX") and data[8:12] == b"WAVE":
-        return _from_wav(data, name)
-    return _from_soundfile(data, name)
-
-
 def _from_soundfile(data: bytes, name: str) -> Audio:
     if len(data) < 4:
         raise ValueError(f"{name}: expected a sound file, got {len(data)} bytes")
@@ -385,7 +397,7 @@ def _from_soundfile(data: bytes, name: str) -> Audio:
     return Audio(y[:, 0] if y.shape[1] == 1 else np.ascontiguousarray(y.T), int(sr))
 
 
-def _from_wav(data: bytes, name: str) -> Audio:
+def _from_wav(data: bytes, name: str, tell: Callable[[str], object]) -> Audio:
     """WAV by its chunks. Source: IBM and Microsoft, Multimedia Programming Interface and Data Specifications 1.0."""
     order: Literal["<", ">"] = "<" if data[:4] == b"RIFF" else ">"
     fmt = samples = None
@@ -400,10 +412,7 @@ def _from_wav(data: bytes, name: str) -> Audio:
             samples = content
             if len(content) < size:
                 # Recorders that were cut off, and programs that write into a pipe, leave such lengths.
-                warnings.warn(
-                    f"{name}: expected {size} bytes of samples, got {len(content)} before the end of the file",
-                    stacklevel=3,
-                )
+                tell(f"{name}: expected {size} bytes of samples, got {len(content)} before the end of the file")
         elif kind == b"LIST" and bytes(content[:4]) == b"INFO":
             found = _comment(bytes(content), order) or found
         at += 8 + size + (size & 1)

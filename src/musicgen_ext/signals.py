@@ -23,7 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from musicgen_ext import checks
-from musicgen_ext.features import amplitude_to_db, rms
+from musicgen_ext.audio import Quality, resample
+from musicgen_ext.features import amplitude_to_db, istft, rms, stft
+from musicgen_ext.features.windows import Window
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -31,8 +33,9 @@ Ints = npt.NDArray[np.int64]
 Range = tuple[float, float]
 Reference = float | Callable[[Floats], Any]
 
+_MOST_OCTAVES = 6  # of a tempo or a pitch, either way
 _MOST_DB = 400.0  # either way: float32 holds 1e38
-_GAIN, _NOISE, _SHIFT = 1, 2, 3  # k of the streams
+_GAIN, _NOISE, _SHIFT, _STRETCH, _PITCH = 1, 2, 3, 4, 5  # k of the streams
 _BLOCK = 1 << 18  # samples of noise made at a time: milliseconds, so that Ctrl-C is heard
 
 
@@ -326,13 +329,15 @@ def noise(
     drawn = _drawn("snr", snr, -_MOST_DB, _MOST_DB, [die.coin() for die in dice])
     out = np.empty_like(sounds)
     for sound, level, die, target in zip(sounds, drawn, dice, out, strict=True):
-        power = float(_power(sound[None])[0])
-        added = die.normal(sound.size).reshape(sound.shape)
+        added = [die.normal(sound.shape[-1]) for _ in sound]  # channel by channel, and so on below: Ctrl-C is heard
         if color == "pink":
-            added = _pink(added)
-        own = float(np.mean(np.square(added)))
-        factor = math.sqrt(power / own) * _amplitude(-level) if own > 0 else 0.0
-        target[:] = _single("noise", sound + factor * added)
+            added = [_pink(channel) for channel in added]
+        own = sum(float(np.dot(channel, channel)) for channel in added) / sound.size
+        factor = math.sqrt(float(_power(sound[None])[0]) / own) * _amplitude(-level) if own > 0 else 0.0
+        for channel, part, into in zip(sound, added, target, strict=True):
+            part *= factor
+            part += channel
+            into[:] = _single("noise", part)
     return out.reshape(samples.shape)
 
 
@@ -394,6 +399,196 @@ def time_shift(
     return out.reshape(array.shape)
 
 
+def time_stretch(
+    y: npt.ArrayLike,
+    rate: float | Range,
+    *,
+    n_fft: int = 2048,
+    hop_length: int | None = None,
+    win_length: int | None = None,
+    window: Window = "hann",
+    seed: int | None = None,
+    index: int = 0,
+) -> Floats:
+    """Sound at another tempo and the same pitch, by a phase vocoder.
+
+    Parameters
+    ----------
+    y : np.ndarray [shape=(n,) or (..., channels, n)], floating point
+    rate : float in [1/64, 64], or (low, high)
+        How much faster: 2 halves the time. Drawn from a range, every ratio as likely as its inverse would be.
+    n_fft, hop_length, win_length, window
+        As in `features.stft`.
+    seed : int in [0, 2^64), optional
+        None: another one at every call.
+    index : int >= 0
+        The number of the first sound; see the module.
+
+    Returns
+    -------
+    np.ndarray [shape=(..., round(n / rate))], float32
+        ``librosa.effects.time_stretch``. With a range, the sounds of a batch get different lengths and are cropped or
+        padded with zeros to n samples.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `y` is no sound; an argument out of its range.
+    """
+    samples = checks.samples(y)
+    sounds = _sounds(samples)
+    octaves = _octaves("rate", rate, [die.coin() for die in _dice(_STRETCH, len(sounds), seed, index)])
+    options = {"n_fft": n_fft, "hop_length": hop_length, "win_length": win_length, "window": window}
+    n = samples.shape[-1]
+    if not isinstance(rate, tuple | list):
+        one = _stretched(sounds, float(rate), round(n / float(rate)), options)
+        return one.reshape(*samples.shape[:-1], one.shape[-1])
+    out = np.zeros_like(sounds)
+    for sound, octave, target in zip(sounds, octaves, out, strict=True):
+        drawn = 2.0**octave
+        fast = _stretched(sound, drawn, round(n / drawn), options)[..., :n]
+        target[:, : fast.shape[-1]] = fast
+    return out.reshape(samples.shape)
+
+
+def pitch_shift(
+    y: npt.ArrayLike,
+    n_steps: float | Range,
+    *,
+    sr: float,
+    bins_per_octave: int = 12,
+    res_type: Quality = "soxr_hq",
+    n_fft: int = 2048,
+    hop_length: int | None = None,
+    win_length: int | None = None,
+    window: Window = "hann",
+    seed: int | None = None,
+    index: int = 0,
+) -> Floats:
+    """Sound at another pitch and the same tempo: stretched in time, then resampled. Needs the package soxr.
+
+    Parameters
+    ----------
+    y : np.ndarray [shape=(n,) or (..., channels, n)], floating point
+    n_steps : float, or (low, high)
+        How much higher, in steps, at most six octaves either way; drawn uniformly from a range.
+    sr : float > 0
+        Sample rate, in Hz.
+    bins_per_octave : int > 0
+        Steps of an octave.
+    res_type : str
+        See `audio.resample`.
+    n_fft, hop_length, win_length, window
+        As in `features.stft`.
+    seed : int in [0, 2^64), optional
+        None: another one at every call.
+    index : int >= 0
+        The number of the first sound; see the module.
+
+    Returns
+    -------
+    np.ndarray [shape as y], float32
+        ``librosa.effects.pitch_shift``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `y` is no sound; an argument out of its range.
+    ImportError
+        soxr is missing.
+    """
+    samples = checks.samples(y)
+    sr = checks.rate(sr)
+    bins_per_octave = checks.integer("bins_per_octave", bins_per_octave)
+    most = _MOST_OCTAVES * bins_per_octave
+    sounds = _sounds(samples)
+    coins = [die.coin() for die in _dice(_PITCH, len(sounds), seed, index)]
+    steps = _drawn("n_steps", n_steps, -most, most, coins)
+    options = {"n_fft": n_fft, "hop_length": hop_length, "win_length": win_length, "window": window}
+    n = samples.shape[-1]
+    out = np.zeros_like(sounds)
+    for sound, step, target in zip(sounds, steps.tolist(), out, strict=True):
+        rate = 2.0 ** (-step / bins_per_octave)
+        slow = _stretched(sound, rate, round(n / rate), options)
+        shifted = resample(slow, orig_sr=sr / rate, target_sr=sr, res_type=res_type)[..., :n] if slow.size else slow
+        target[:, : shifted.shape[-1]] = shifted
+    return out.reshape(samples.shape)
+
+
+def phase_vocoder(
+    D: npt.ArrayLike, *, rate: float, hop_length: int | None = None, n_fft: int | None = None
+) -> npt.NDArray[np.complex64]:
+    """A spectrogram at another tempo: magnitudes in between, phases that go on as they went.
+
+    Parameters
+    ----------
+    D : np.ndarray [shape=(..., 1 + n_fft // 2, frames)], complex
+    rate : float in [1/64, 64]
+        How much faster.
+    hop_length : int > 0, optional
+        Samples between frames; None: a quarter of `n_fft`.
+    n_fft : int > 0, optional
+        None: ``2 * (D.shape[-2] - 1)``; odd ones have to be given.
+
+    Returns
+    -------
+    np.ndarray [shape=(..., 1 + n_fft // 2, ceil(frames / rate))], complex64
+        ``librosa.phase_vocoder``, phases added up in double precision.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `D` is no spectrogram; an argument out of its range.
+
+    Notes
+    -----
+    J. L. Flanagan and R. M. Golden, Bell System Technical Journal 45, 1966; D. P. W. Ellis, A phase vocoder in Matlab,
+    2002.
+    """
+    spectra = checks.complexes("D", D)
+    if spectra.ndim < 2 or spectra.size == 0:
+        raise ValueError(f"D: expected shape (..., bins, frames), got {spectra.shape}")
+    rate = checks.real("rate", rate, 2.0**-_MOST_OCTAVES, 2.0**_MOST_OCTAVES)
+    n_fft = 2 * (spectra.shape[-2] - 1) if n_fft is None else checks.integer("n_fft", n_fft)
+    if spectra.shape[-2] != 1 + n_fft // 2:
+        raise ValueError(f"D: expected {1 + n_fft // 2} bins with n_fft={n_fft}, got {spectra.shape}")
+    hop_length = max(1, n_fft // 4) if hop_length is None else checks.integer("hop_length", hop_length)
+    bins, frames = spectra.shape[-2:]
+    steps = np.arange(0, frames, rate)
+    # In memory: channels, frames, bins, as `stft` makes them. Two frames of silence follow the last.
+    rows = np.swapaxes(spectra, -1, -2).reshape(-1, frames, bins)
+    out = checks.empty("phase_vocoder", (len(rows), len(steps), bins), np.complex64)
+    advance = hop_length * 2 * np.pi * np.arange(bins) / max(n_fft, 1)
+    block = max(1, _BLOCK // bins)
+    for row, target in zip(rows, out, strict=True):
+        phase = np.angle(row[0].astype(np.complex128))
+        for first in range(0, len(steps), block):
+            at = steps[first : first + block]
+            i = at.astype(np.intp)
+            seen = np.zeros((i[-1] + 2 - i[0], bins), np.complex128)
+            part = row[i[0] : i[-1] + 2]
+            seen[: len(part)] = part
+            i -= i[0]
+            magnitudes, angles = np.abs(seen), np.arctan2(seen.imag, seen.real)
+            alpha = (at % 1.0)[:, None]
+            magnitude = (1 - alpha) * magnitudes[i] + alpha * magnitudes[i + 1]
+            turned = angles[i + 1] - angles[i] - advance
+            turned += advance - 2 * np.pi * np.round(turned / (2 * np.pi))
+            phases = np.cumsum(np.concatenate([phase[None], turned]), axis=0)
+            phase = phases[-1]
+            target[first : first + block] = magnitude * np.exp(1j * phases[:-1])
+    return np.swapaxes(out.reshape(*spectra.shape[:-2], len(steps), bins), -1, -2)
+
+
+def _stretched(sounds: Floats, rate: float, size: int, options: dict[str, Any]) -> Floats:
+    if size == 0:
+        return np.zeros((*sounds.shape[:-1], 0), np.float32)
+    n_fft, hop_length, _ = checks.framing(options["n_fft"], options["hop_length"], options["win_length"])
+    spectra = phase_vocoder(stft(sounds, **options), rate=rate, hop_length=hop_length, n_fft=n_fft)
+    result: Floats = istft(spectra, **options, length=size)
+    return result
+
+
 # -- chance ----------------------------------------------------------------------------------------------------------
 
 
@@ -449,8 +644,19 @@ def _drawn(name: str, value: Any, least: float, most: float, coins: list[float])
     return low + (high - low) * np.array(coins)
 
 
+def _octaves(name: str, ratio: Any, coins: list[float]) -> Doubles:
+    """Logarithms of the ratio for every sound: uniform between those of the bounds."""
+    least, most = 2.0**-_MOST_OCTAVES, 2.0**_MOST_OCTAVES
+    if not isinstance(ratio, tuple | list):
+        return np.full(len(coins), math.log2(checks.real(name, ratio, least, most)))
+    bounds = tuple(math.log2(checks.real(name, bound, least, most)) for bound in _pair(name, ratio))
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"{name}: expected a range (low, high) with low <= high, got {ratio!r}")
+    return bounds[0] + (bounds[1] - bounds[0]) * np.array(coins)
+
+
 def _pink(white: Doubles) -> Doubles:
-    """Rows of white noise with amplitudes over the square root of their frequency, and no constant part."""
+    """White noise with amplitudes over the square root of their frequency, and no constant part."""
     spectrum = np.fft.rfft(white)
     bins = np.arange(spectrum.shape[-1], dtype=np.float64)
     spectrum *= np.divide(1, np.sqrt(bins), out=np.zeros_like(bins), where=bins > 0)
@@ -478,9 +684,10 @@ def _amplitude(db: float) -> float:
 
 def _power(sounds: npt.NDArray[Any]) -> Doubles:
     """Mean square of every sound, (sounds, channels, n) -> (sounds,)."""
-    flat = sounds.reshape(len(sounds), -1)
     # Squares of 1e30 do not fit in float32, and a sum of them has its digits in float64.
-    return np.array([np.dot(row, row) for row in flat.astype(np.float64)]) / flat.shape[1]
+    energy = [[np.dot(channel, channel) for channel in map(np.float64, sound)] for sound in sounds]
+    power: Doubles = np.sum(energy, axis=1) / sounds[0].size
+    return power
 
 
 def _scaled(name: str, sounds: Floats, factors: Doubles) -> Floats:
