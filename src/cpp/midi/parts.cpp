@@ -1,6 +1,7 @@
 #include "midi/parts.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "midi/tokens.h"
 
@@ -12,15 +13,17 @@ Changes::Changes(const SongView& song, std::uint8_t status, Poll poll) {
     const Event& event = song.events[i];
     if ((event.status & 0xF0) != status || (status == control_change && event.data1 != sustain_pedal)) continue;
     const std::uint8_t value = status == control_change ? event.data2 : event.data1;
-    by_track_[event.status & 15].push_back({event.time, -1, event.track, value});
+    by_track_[event.status & 15].push_back({event.time, 0, event.track, value});
     none_ = false;
   }
-  const auto fill_next_up = [](std::vector<Change>& changes, bool any_track) {
-    std::int64_t next_up = -1;
+  constexpr std::int64_t never = std::numeric_limits<std::int64_t>::max();
+  const auto hold = [](std::vector<Change>& changes, bool any_track) {
+    std::int64_t next_up = never;
     for (std::size_t i = changes.size(); i-- > 0;) {
-      if (!any_track && i + 1 < changes.size() && changes[i + 1].track != changes[i].track) next_up = -1;
-      changes[i].next_up = next_up;
-      if (changes[i].value < pedal_down) next_up = changes[i].time;
+      if (!any_track && i + 1 < changes.size() && changes[i + 1].track != changes[i].track) next_up = never;
+      const bool down = changes[i].value >= pedal_down;
+      changes[i].held_until = down ? next_up : 0;
+      if (!down) next_up = changes[i].time;
     }
   };
   for (std::size_t channel = 0; channel < by_track_.size(); ++channel) {
@@ -28,8 +31,8 @@ Changes::Changes(const SongView& song, std::uint8_t status, Poll poll) {
     by_time = by_track_[channel];
     std::stable_sort(by_time.begin(), by_time.end(), [](const Change& a, const Change& b) { return a.time < b.time; });
     if (status != control_change) continue;
-    fill_next_up(by_track_[channel], false);
-    fill_next_up(by_time, true);
+    hold(by_track_[channel], false);
+    hold(by_time, true);
   }
 }
 
@@ -71,14 +74,12 @@ Buffer<std::int64_t> pedalled_ends(const SongView& song, Poll poll) {
   for (std::size_t i = song.num_notes; i-- > 0;) {
     if (i % poll_interval == 0) poll();
     const Note& note = song.notes[i];
-    end[i] = note.start + note.duration;
     Struck& struck = next[note.channel * std::size_t{128} + note.pitch];
-    const Change* const pedal = pedals.at(note.track, note.channel, end[i]);
-    if (pedal != nullptr && pedal->value >= pedal_down) {
-      const std::int64_t up = pedal->next_up < 0 ? last : pedal->next_up;
-      const std::int64_t again = struck.track == note.track ? struck.start : last;
-      end[i] = std::max(end[i], std::min(up, again));
-    }
+    const std::int64_t again = struck.track == note.track ? struck.start : last;
+    const std::int64_t ended = note.start + note.duration;
+    const Change* const pedal = pedals.at(note.track, note.channel, ended);
+    const std::int64_t held_until = pedal == nullptr ? 0 : pedal->held_until;
+    end[i] = std::max(ended, std::min(held_until, again));
     struck = {note.track, note.start};
   }
   return ends;

@@ -17,7 +17,7 @@ constexpr std::uint8_t program_change = 0xC0, control_change = 0xB0, sustain_ped
 
 struct Change {
   std::int64_t time;
-  std::int64_t next_up;  // of a pedal: when it is up again, -1 where it never is
+  std::int64_t held_until;  // of a pedal: 0 where it is up, the greatest of times where it is never up again
   std::int32_t track;
   std::uint8_t value;
 };
