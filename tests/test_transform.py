@@ -756,11 +756,16 @@ def test_concatenate_brings_resolutions_and_tempos_together():
 # -- R18 and scale -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["transpose", "trim", "quantize", "resample", "apply_sustain", "concatenate"])
+@pytest.mark.parametrize(
+    "name", ["transpose", "trim", "quantize", "resample", "apply_sustain", "merge_tracks", "concatenate"]
+)
 def test_R18_notes_that_are_none_are_named_before_anything_is_done(name):
     score = mg.Score([(0, 10, 60), (5, 10, 61)], controls=[(0, 64, 127)])
     score.notes["pitch"][1] = 200
     with pytest.raises(ValueError, match=r"notes\[1\]\.pitch: expected 0 to 127, got 200"):
+        OPERATIONS[name](score)
+    score.notes["pitch"][1], score.notes["track"][1] = 60, -1
+    with pytest.raises(ValueError, match=r"notes\[1\]\.track: expected at least 0, got -1"):
         OPERATIONS[name](score)
 
 

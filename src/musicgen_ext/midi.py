@@ -108,6 +108,7 @@ class Score(Columns):
     pitch_bends : np.ndarray
         Fields time, bend (-8192 to 8191), channel, track.
     tracks : tuple of Track
+        Assign others to rename them or to give them programs and channels.
     texts : tuple of Text
         Also holds the names of `tracks`.
     ticks_per_quarter : int

@@ -48,7 +48,6 @@ _MAX_TEMPO = 2**24 - 1
 
 def _recorded(operation: Callable[Concatenate[Score, P], Score]) -> Callable[Concatenate[Score, P], Score]:
     """A score with a provenance says in it what was done: a seed must not claim a piece that it does not make."""
-
     defaults = {name: parameter.default for name, parameter in signature(operation).parameters.items()}
 
     @wraps(operation)
@@ -470,6 +469,7 @@ def _program(where: str, value: Any) -> int:
 @_recorded
 def merge_tracks(score: Score, tracks: Sequence[int | str] | None = None) -> Score:
     _one_timeline(score, "merge_tracks")
+    score._checked_notes()
     count = score._num_tracks
     if tracks is None:
         merged = list(range(count))
