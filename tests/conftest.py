@@ -72,7 +72,7 @@ def tiny_model(encoding, *, seed=0, hidden_size=12, storage="float32", bias=None
     tensors = {n: random.normal(0, 0.5, s).astype(np.float32) for n, s in config.tensor_shapes().items()}
     if encoding.hold:  # mostly holds, and about eight bars
         bias = {("flag", encodings.NO_FLAG): 5.0, ("flag", encodings.FERMATA): 2.0,
-                **{(v, 0): 5.0 for v in encodings.VOICES}, **(bias or {})}  # fmt: skip
+                **{(v, 0): 5.0 for v in encoding.voices}, **(bias or {})}  # fmt: skip
     for (slot, token), value in (bias or {}).items():
         tensors[f"head.{slot}.output.bias"][token] += value
     card = {"licence": "CC0", "data": "none: random weights", "metrics": {"valid_nll": 4.0}}

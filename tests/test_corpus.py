@@ -177,7 +177,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(20_000):
         if i % 200 == 0:
             (root / f"{i // 200:03}").mkdir()
-        (root / f"{i // 200:03}" / f"{i:05}.mid").write_bytes(pieces[i % 50][: 40 if i % 100 == 99 else None])
+        (root / f"{i // 200:03}" / f"{i:05}.mid").write_bytes(pieces[i % 50][: 10 if i % 100 == 99 else None])
     return root
 
 
@@ -642,3 +642,112 @@ def test_wide_vocabularies_are_kept_in_int32(folder: Path, tmp_path: Path, monke
 
 def test_every_encoding_that_a_store_names_is_found_again(store: Path) -> None:
     assert encodings.load(json.loads((store / "encoding.json").read_bytes())["job"]["encoding"]) == CHORALE
+
+
+# -- the command line ----------------------------------------------------------------------------------------------
+
+
+def command(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "musicgen_ext", "encode", *map(os.fspath, arguments)], capture_output=True, timeout=60,
+        check=False, **options,
+    )  # fmt: skip
+
+
+def test_R47_one_bad_file_among_a_thousand(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    for i in range(1000):
+        (root / f"{i:03}.mid").write_bytes(b"RIFF" if i == 417 else piece(i % 9).to_bytes())
+    done = command(root, "-o", tmp_path / "store", "--encoding", "chorale", "--workers", "2")
+    assert done.returncode == 1
+    bad, counted = done.stderr.decode().splitlines()
+    assert bad.startswith("error: 417.mid: ")
+    assert counted == "999 of 1000 files encoded, 1 failed"
+    assert done.stdout.decode().startswith(f"{tmp_path / 'store'}: 999 pieces, ")
+    assert len(TokenStore(tmp_path / "store")) == 999
+    (root / "417.mid").unlink()
+    again = command(root, "-o", tmp_path / "store", "--encoding", "chorale", "--force")
+    assert (again.returncode, again.stderr) == (0, b"")
+    assert len(TokenStore(tmp_path / "store")) == 999
+
+
+def test_encodings_by_name_with_options(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "o.toml").write_text('lowest_pitch = 21\nnum_pitches = 88\nvoices = ["high", "middle", "low"]\n')
+    (tmp_path / "o.json").write_text('{"lowest_pitch": 21, "num_pitches": 88, "voices": ["high", "middle", "low"]}')
+    three = VoiceGrid(voices=("high", "middle", "low"), lowest_pitch=21, num_pitches=88, hold=False)
+    for i, name in enumerate(("o.toml", "o.json")):
+        out = tmp_path / str(i)
+        done = command(
+            folder, "-o", out, "--encoding", "voices", "--options", tmp_path / name, "--option", "hold=false"
+        )
+        assert done.returncode == 1, done.stderr  # there are four voices at once
+        assert TokenStore(out).encoding == three
+    for name in encodings.NAMES:
+        done = command(folder / "0" / "000.mid", "-o", tmp_path / name, "--encoding", name)
+        assert (done.returncode, done.stderr) == (0, b"")
+        opened = TokenStore(tmp_path / name)
+        assert opened.encoding == encodings.named(name)
+        np.testing.assert_array_equal(opened[0], opened.encoding.encode(mg.read_midi(folder / "0" / "000.mid")))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--encoding", "bars"], 2, "required: -o/--out"),
+        (["-o", "s"], 2, "required: --encoding"),
+        (["-o", "s", "--encoding", "braille"], 2, "invalid choice: 'braille'"),
+        (["-o", "s", "--encoding", "voices", "--option", "colour=red"], 2, "unknown ['colour']"),
+        (["-o", "s", "--encoding", "voices", "--option", "tempo"], 2, "expected NAME=VALUE, got 'tempo'"),
+        (["-o", "s", "--encoding", "voices", "--options", "gone.toml"], 1, "gone.toml: No such file"),
+        (["-o", "s", "--encoding", "voices", "--workers", "0"], 2, "workers: expected 1 to 1024, got 0"),
+        (["-o", "s", "--encoding", "voices", "--shard", "3/2"], 2, "shard: expected"),
+        (["-o", "s", "--encoding", "voices", "gone"], 1, "expected files"),
+        (["-o", ".", "--encoding", "voices"], 1, "expected an empty folder or a store, got one with empty"),
+    ],
+)
+def test_R47_usage(tmp_path: Path, arguments: list[str], code: int, words: str) -> None:
+    (tmp_path / "empty").mkdir()
+    if "gone" in arguments:
+        arguments = [a for a in arguments if a != "gone"]
+    done = command("empty", *arguments, cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    last = done.stderr.decode().splitlines()[-1]
+    assert done.returncode == code
+    assert words in last
+    assert last.startswith("error: ") or code == 2
+    assert done.stdout == b""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals as POSIX has them")
+def test_R47_interrupted_on_a_terminal(many: Path, tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty")
+    leader, follower = pty.openpty()
+    arguments = ["-m", "musicgen_ext", "encode", str(many), "-o", str(tmp_path / "s"), "--encoding", "chorale"]
+    with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, stderr=follower) as child:
+        os.close(follower)
+        shown = b""
+        while b"tokens [" not in shown:
+            shown += os.read(leader, 1 << 16)
+        child.send_signal(signal.SIGINT)
+        out = child.communicate(timeout=60)[0]
+    with contextlib.suppress(OSError):  # the terminal is gone with its last program
+        while more := os.read(leader, 1 << 16):
+            shown += more
+    os.close(leader)
+    assert child.returncode == 130
+    assert out == b""
+    assert shown.endswith(b"\r\x1b[Kinterrupted\r\n")
+    assert command(many, "-o", tmp_path / "s", "--encoding", "chorale").returncode == 1  # some files are broken
+    assert len(TokenStore(tmp_path / "s")) == 19_800
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes as POSIX has them")
+def test_R47_a_closed_pipe_is_no_error(folder: Path, tmp_path: Path) -> None:
+    arguments = ["-m", "musicgen_ext", "encode", str(folder / "6"), "-o", str(tmp_path / "s"), "--encoding", "chorale"]
+    with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.close()
+        assert child.stderr.read() == b""
+    assert child.returncode == 0
+    TokenStore(tmp_path / "s")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 
+import musicgen_ext as mg
 from musicgen_ext import encodings
 from musicgen_ext.architectures import RecurrentConfig
 from musicgen_ext.encodings import (
@@ -23,6 +26,7 @@ from musicgen_ext.encodings import (
 )
 from musicgen_ext.errors import WeightsError
 from musicgen_ext.midi import Score, Text, Track, read_midi
+from musicgen_reference import voices as reference
 
 
 def random_piece(random: np.random.Generator, frames: int) -> tuple[Any, Any, Any]:
@@ -498,3 +502,188 @@ def test_fit(pitches: tuple[int, ...], shift: int) -> None:
 def test_fit_refuses_what_is_too_wide() -> None:
     with pytest.raises(ValueError, match=r"tune: expected pitches within 45 semitones, got 30 to 80"):
         CHORALE.fit(voices_of(80, 60, 50, 30), "tune")
+
+
+# -- the plain reference, and any number of voices -----------------------------------------------------------------
+
+QUINTET = VoiceGrid(voices=("violin 1", "violin 2", "viola", "cello", "bass"), lowest_pitch=28, num_pitches=73)
+CHOIRS = [
+    CHORALE,
+    JSB16,
+    VoiceGrid(voices=("melody",), lowest_pitch=0, num_pitches=128),
+    VoiceGrid(voices=("upper", "lower"), hold=False),
+    VoiceGrid(voices=("soprano", "middle", "bass"), ranges={"soprano": (60, 81), "middle": (50, 70), "bass": (36, 64)}),
+    QUINTET,
+    VoiceGrid(voices=tuple("abcdefgh"), lowest_pitch=10, num_pitches=100),
+]
+choirs = pytest.mark.parametrize("encoding", CHOIRS, ids=lambda e: f"{len(e.voices)}{'' if e.hold else ' no hold'}")
+
+
+def twin(score: Score, encoding: VoiceGrid, *, melody: bool = False) -> Any:
+    """(pitch, onset, fermata, first step, issues) of the reference, or its refusal."""
+    aliases = encodings.voice_grid._ALIASES
+    voices = [(aliases.get(v, (v,)), *encodings.CHORALE_RANGES.get(v, encoding.ranges[v])) for v in encoding.voices]
+    notes = score.notes[["start", "duration", "pitch", "track", "channel"]].tolist()
+    names = {i: track.name for i, track in enumerate(score.tracks)}
+    marks = [t.time for t in score.texts if t.kind == "marker" and t.text.strip().lower() == "fermata"]
+    try:
+        frames, fermata, begin, issues = reference.find_voices(
+            notes, names, voices, score.ticks_per_quarter, marks, melody=melody
+        )
+    except reference.Refused as refused:
+        return refused.args
+    pitch, onset = np.moveaxis(np.array(frames), -1, 0)
+    return pitch, onset.astype(bool), np.array(fermata), begin, issues
+
+
+def random_score(random: np.random.Generator, n_voices: int) -> Score:
+    """Anything from a fugue to nonsense: tracks with and without names, unisons, doubled notes, times off the grid."""
+    tracks = int(random.integers(1, n_voices + 3))
+    grid, spread = random.choice([120, 60, 37]), random.choice([4, 24, 60])
+    rows = [
+        (int(random.integers(0, 12)) * grid, int(random.choice([120, 240, 480, 100, 10])),
+         int(60 + random.integers(-spread, spread) // 2), 80, int(random.integers(0, tracks)))
+        for _ in range(int(random.integers(1, 4 * n_voices)))
+    ]  # fmt: skip
+    names = ["Soprano", "ALTO I", "Tenor", "b. 2", "Violin 1", "violin 2 (solo)", "Viola", "a", "melody", "", "upper"]
+    return Score(
+        rows, tracks=[Track(str(random.choice(names)), channel=int(random.integers(0, 16))) for _ in range(tracks)],
+        texts=[Text(int(random.integers(0, 2000)), "marker", b" Fermata")], ticks_per_quarter=480,
+    )  # fmt: skip
+
+
+def compare(score: Score, encoding: VoiceGrid) -> bool:
+    """Native and plain find the same, or refuse alike; whether they found voices."""
+    for melody in (False, True):
+        found, expected = encoding.encoder.find(melody, *score._tables()), twin(score, encoding, melody=melody)
+        assert len(found) == len(expected), (found, expected)
+        if len(found) == 2:
+            assert found[0].endswith(expected[0])
+            assert found[1] == expected[1]
+            continue
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    return len(encoding.encoder.find(False, *score._tables())) == 5
+
+
+@choirs
+def test_voices_twin(encoding: VoiceGrid) -> None:
+    random = np.random.default_rng(len(encoding.voices))
+    rounds = 150 if len(encoding.voices) < 6 else 4  # the reference tries 40 320 ways for every chord
+    found = sum(compare(random_score(random, len(encoding.voices)), encoding) for _ in range(rounds))
+    assert found > rounds // 6
+
+
+def test_voices_twin_of_a_real_choir() -> None:
+    """What the bundled model sings, in four tracks, in one, and with every second track merged."""
+    for seed in range(3):
+        score = mg.sample(seed=seed, length="8 bars")
+        for merge in (lambda t: t, lambda t: t * 0, lambda t: t // 2):
+            notes = score.notes.copy()
+            notes["track"] = merge(notes["track"])
+            again = Score(np.sort(notes, order=["track", "start"]), tracks=[Track()] * 4)
+            assert compare(again, CHORALE)
+
+
+@choirs
+def test_tokens_twin(encoding: VoiceGrid) -> None:
+    random = np.random.default_rng(3)
+    sizes = [slot["size"] for slot in encoding.slots]
+    options = {"hold": encoding.hold, "lowest_pitch": encoding.lowest_pitch}
+    for frames in (0, 1, 2, 40):
+        tokens = np.stack(
+            [random.integers(0, min(size, 2 if i % 2 else size), frames) for i, size in enumerate(sizes)], 1
+        )
+        tokens = np.where(random.random(tokens.shape) < 0.5, 0, tokens)
+        grid = encoding.tokens_to_grid(tokens)
+        cells, fermata = reference.tokens_to_grid(tokens.tolist(), **options)
+        assert grid.fermata.tolist() == fermata
+        assert [[tuple(c) for c in row] for row in np.stack([grid.pitch, grid.onset], -1).tolist()] == cells
+        if cells:
+            made = encoding.grid_to_tokens(grid.pitch, grid.onset, grid.fermata)
+            assert made.tolist() == reference.grid_to_tokens(cells, fermata, **options)
+        notes = [(v, i * TICKS_PER_STEP, (end - i) * TICKS_PER_STEP, p) for v, i, end, p in reference.notes_of(cells)]
+        decoded = encoding.decode(tokens)
+        assert decoded.notes[["track", "start", "duration", "pitch"]].tolist() == notes
+        assert [t.time // TICKS_PER_STEP for t in decoded.texts if t.kind == "marker"] == np.flatnonzero(
+            fermata
+        ).tolist()
+        assert len(decoded.tracks) == len(encoding.voices)
+
+
+@choirs
+def test_encode_undoes_decode_for_any_number_of_voices(encoding: VoiceGrid) -> None:
+    random = np.random.default_rng(4)
+    n = len(encoding.voices)
+    for frames in (1, 2, 50):
+        pitch = random.integers(encoding.lowest_pitch, encoding.lowest_pitch + encoding.num_pitches, (frames, n))
+        pitch = np.where(random.random(pitch.shape) < 0.2, REST, np.repeat(pitch[::3], 3, axis=0)[:frames])
+        pitch[[0, -1]] = encoding.lowest_pitch + 5  # every voice has a track, and the ends are not silent
+        tokens = encoding.grid_to_tokens(pitch)
+        for score in (encoding.decode(tokens), read_midi(encoding.decode(tokens).to_bytes(), strict=True)):
+            issues: list[str] = []
+            np.testing.assert_array_equal(encoding.encode(score, issues), tokens)
+            assert issues == []
+            assert [track.name.lower() for track in score.tracks] == list(encoding.voices)
+    assert encodings.load(encoding.to_dict()) == encoding
+    assert pickle.loads(pickle.dumps(encoding)) == encoding
+    assert encoding.describe(encoding.rest) == "rest"
+    assert encoding.describe(encoding.vocab_size - 1) == f"pitch {encoding.lowest_pitch + encoding.num_pitches - 1}"
+
+
+def test_encode_is_what_read_voices_finds() -> None:
+    score = CHORALE.decode(CHORALE.grid_to_tokens(*singable(np.random.default_rng(1), 64)))
+    voices = read_voices(score)
+    np.testing.assert_array_equal(
+        CHORALE.encode(score), CHORALE.grid_to_tokens(voices.pitch, voices.onset, voices.fermata)
+    )
+    np.testing.assert_array_equal(JSB16.encode(score), JSB16.grid_to_tokens(voices.pitch))
+    with pytest.raises(ValueError, match=r"tick 0: expected at most 4 notes at once, got 5"):
+        CHORALE.encode(Score([(0, 480, p) for p in (50, 55, 60, 64, 67)]))
+    with pytest.raises(ValueError, match=r"pitch: expected 36 to 81 or -1 \(rest\), got 90 \(soprano, frame 0\)"):
+        CHORALE.encode(Score([(0, 480, 90)]))
+
+
+def test_eight_voices_in_unison_take_no_longer_than_eight_apart() -> None:
+    """The search is over subsets: 40 320 ways to give eight notes to eight voices are not tried one by one."""
+    eight = CHOIRS[-1]
+    rows = [(step * 120, 120, 60) for step in range(2000)]
+    tracks = np.array([(s, d, p, 80, v) for s, d, p in rows for v in range(9)][:16000])
+    begun = time.monotonic()
+    with pytest.raises(ValueError, match="at most 8"):
+        read_voices(Score([tuple(row) for row in tracks.tolist()]), encoding=eight)
+    mixed = Score([(s, d, p + v % 2, 80, v, v) for s, d, p in rows for v in range(8)])
+    assert read_voices(mixed, encoding=eight).pitch.shape == (2000, 8)
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"voices": ()}, r"voices: expected 1 to 8 different names, got \(\)"),
+        ({"voices": tuple("abcdefghi")}, "voices: expected 1 to 8"),
+        ({"voices": ("a", "A")}, "voices: expected"),
+        ({"voices": ("a", " ")}, "voices: expected"),
+        ({"voices": ("a", 3)}, "voices: expected"),
+        ({"voices": ("a", "b"), "ranges": {"a": (60, 70)}}, r"ranges: expected a range for each of \['a', 'b'\]"),
+        ({"lowest_pitch": 100}, "num_pitches: expected pitches from 0 to 127, got 46 from 100"),
+    ],
+)
+def test_voices_that_cannot_be(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        VoiceGrid(**options)
+    if "lowest_pitch" not in options:
+        ranges = {"ranges": {v: list(r) for v, r in options["ranges"].items()}} if "ranges" in options else {}
+        with pytest.raises(WeightsError, match="encoding"):
+            encodings.load({"name": "voice_grid", "voices": list(options["voices"]), **ranges})
+
+
+def test_old_files_and_old_readers_know_four_voices() -> None:
+    assert "voices" not in CHORALE.to_dict()
+    assert QUINTET.to_dict()["voices"] == list(QUINTET.voices)
+    assert encodings.load({"name": "voice_grid"}) == CHORALE
+
+
+def test_a_model_of_other_voices_is_not_sampled(make_model: Any) -> None:
+    with pytest.raises(WeightsError, match=r"encoding.voices: expected soprano, alto, tenor, bass .*'violin 1'"):
+        mg.Model(make_model(QUINTET))

@@ -20,9 +20,9 @@ from typing import Any, NoReturn, cast
 
 import numpy as np
 
-from musicgen_ext import files, model, summary
+from musicgen_ext import corpus, encodings, files, model, summary
 from musicgen_ext.encodings import read_voices
-from musicgen_ext.errors import MidiWarning, MusicgenExtError
+from musicgen_ext.errors import MidiWarning, MusicgenExtError, WeightsError
 from musicgen_ext.midi import Score, read_midi
 from musicgen_ext.progress import Progress
 
@@ -30,11 +30,12 @@ DONE, BAD_DATA, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 _MIDI, _WAV = (".mid", ".midi"), (".wav",)
 _PICTURES = (".png", ".svg", ".pdf")
-# Arguments of `sample` and `piano_rolls` that are options here: a ValueError about one of them is a matter of usage,
-# not of data.
+# Arguments of `sample`, `piano_rolls` and `encode_corpus` that are options here: a ValueError about one of them is a
+# matter of usage, not of data.
 _OPTIONS = (
     *("temperature", "top_k", "top_p", "seed", "length", "num_samples", "condition", "device"),
     *("fs", "steps_per_beat", "pedal_threshold", "channels", "dtype", "threads"),
+    *("workers", "shard", "max_duration"),
 )
 
 
@@ -177,6 +178,18 @@ def _parser() -> _Parser:
     train.add_argument("--fresh", action="store_true", help="begin anew even if the run has checkpoints")
     train.add_argument("--tensorboard", action="store_true", help="write TensorBoard logs too")
 
+    encode = command("encode", _encode, "turn MIDI files into tokens, many files into one store", _ENCODE)
+    encode.add_argument("what", nargs="+", metavar="FOLDER | FILE")
+    encode.add_argument("-o", "--out", required=True, metavar="STORE", help="folder of the store")
+    encode.add_argument("--encoding", required=True, choices=sorted(encodings.NAMES), help="how music becomes numbers")
+    encode.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the encoding")
+    encode.add_argument("--options", metavar="FILE", help="options of the encoding, .toml or .json")
+    encode.add_argument("--workers", type=_whole, metavar="N", help="threads (one for every core)")
+    encode.add_argument("--shard", metavar="I/N", help="only the I-th of N parts of the files")
+    encode.add_argument("--strict", action="store_true", help="a file with any deviation is a bad one")
+    encode.add_argument("--max-duration", type=float, default=86_400.0, metavar="S", help="longest piece in seconds")
+    encode.add_argument("--force", action="store_true", help="begin anew whatever store is there")
+
     evaluate = command("evaluate", _evaluate, "measure models on a benchmark, or describe pieces", _EVALUATE)
     evaluate.add_argument("what", nargs="+", metavar="jsb16 [MODEL …] | FILE …")
     evaluate.add_argument("--data", metavar="FILE", help="jsb16_separated.npz or .json")
@@ -233,6 +246,16 @@ Make music with a model.
   musicgen-ext sample -n 10 -o "piece-{i}.mid"
   musicgen-ext sample --prompt beginning.mid -o whole.mid
   musicgen-ext sample --soprano tune.mid -o harmonised.mid
+"""
+_ENCODE = """\
+Turn MIDI files into tokens, many files into one store.
+
+  musicgen-ext encode midi/ -o tokens/ --encoding performance
+  musicgen-ext encode midi/ -o tokens/ --encoding bars --option tempos=false --workers 8 --shard 1/4
+  musicgen-ext encode a.mid b.mid -o tokens/ --encoding voices --option 'voices=["violin", "cello"]'
+
+The same command again goes on where an earlier one was stopped. Bad files are skipped, named here and listed with their
+reasons in STORE/manifest.jsonl; musicgen_ext.TokenStore("tokens/") reads the store.
 """
 _EVALUATE = """\
 Measure models on a benchmark, or describe pieces.
@@ -404,6 +427,70 @@ def _train(arguments: argparse.Namespace) -> int:
         print(f"{split}: {likelihood.nll:.4f} nats per token ({likelihood.tokens:,} tokens)")
     print(files.shown(result.path))
     return DONE
+
+
+# -- encode ------------------------------------------------------------------------------------------------------
+
+
+def _encode(arguments: argparse.Namespace) -> int:
+    try:
+        encoding = encodings.named(arguments.encoding, _encoding_options(arguments))
+    except WeightsError as error:
+        raise Failure(str(error), USAGE) from error
+    what: list[str] = arguments.what
+    done = corpus.encode_corpus(
+        what[0] if len(what) == 1 else what,
+        encoding,
+        out=arguments.out,
+        workers=arguments.workers,
+        shard=arguments.shard,
+        force=arguments.force,
+        strict=arguments.strict,
+        max_duration=arguments.max_duration,
+        progress=True,
+    )
+    if not done.files + done.failed and arguments.shard is None:
+        names = ", ".join(corpus.MIDI_SUFFIXES)
+        raise Failure(f"{', '.join(map(files.shown, what))}: expected files with names in {names}, got none")
+    for name, reason in done.failures:
+        _say(f"error: {files.shown(name)}: {reason}")
+    if done.failed:
+        listed = "" if done.failed == len(done.failures) else f"; {os.path.join(done.path, 'manifest.jsonl')} lists all"
+        _say(f"{done.files} of {done.files + done.failed} files encoded, {done.failed} failed{listed}")
+    if done.links:
+        _say(f"warning: {done.links} links to folders were not followed")
+    print(
+        f"{files.shown(done.path)}: {done.files:,} pieces, {done.tokens:,} tokens, {done.issues:,} issues, "
+        f"{done.seconds:.1f} s"
+    )
+    return BAD_DATA if done.failed else DONE
+
+
+def _encoding_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if arguments.options is not None:
+        name: str = arguments.options
+        text = files.content(name)
+        try:
+            if name.lower().endswith(".toml"):
+                import tomllib
+
+                options = tomllib.loads(text.decode())
+            else:
+                options = json.loads(text)
+        except ValueError as error:
+            raise Failure(f"{files.shown(name)}: expected options in TOML or JSON: {error}") from None
+        if not isinstance(options, dict):
+            raise Failure(f"{files.shown(name)}: expected names and values, got {type(options).__name__}")
+    for pair in arguments.option:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise Failure(f"--option: expected NAME=VALUE, got {pair!r}", USAGE)
+        try:
+            options[name] = json.loads(value)
+        except ValueError:  # a word
+            options[name] = value
+    return options
 
 
 # -- evaluate ----------------------------------------------------------------------------------------------------

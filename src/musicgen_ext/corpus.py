@@ -401,8 +401,9 @@ def _run(listed: Iterator[_File], job: Job, store: _Writer, workers: int, bar: P
         try:
             done.put((index, None if stopping.is_set() else _results(batch, job, cancel)))
         except BaseException as error:  # raised again by the main thread
-            first, last = (files.shown(os.fsdecode(file.name)) for file in (batch[0], batch[-1]))
-            error.add_note(f"in one of the files {first} to {last}")
+            if isinstance(error, Exception):  # Ctrl-C has nothing to do with these files
+                first, last = (files.shown(os.fsdecode(file.name)) for file in (batch[0], batch[-1]))
+                error.add_note(f"in one of the files {first} to {last}")
             done.put((index, error))
 
     def work() -> None:

@@ -49,6 +49,7 @@ __all__ = [
     "MAX_STEPS",
     "METERS",
     "MODES",
+    "NAMES",
     "NO_FLAG",
     "REST",
     "SLOT_ORDER",
@@ -67,6 +68,7 @@ __all__ = [
     "VoiceGrid",
     "Voices",
     "load",
+    "named",
     "read_melody",
     "read_voices",
 ]
@@ -79,3 +81,26 @@ def load(encoding: Mapping[str, Any]) -> Encoding:
     if not isinstance(name, str) or name not in classes:
         raise WeightsError(f"encoding.name: expected one of {sorted(classes)}, got {name!r}")
     return classes[name].from_dict(encoding)
+
+
+def named(name: str, options: Mapping[str, Any] | None = None) -> Encoding:
+    """An encoding by what people call it, one of `NAMES`, with options that differ from its own.
+
+    Raises
+    ------
+    WeightsError
+        There is no such name, option or value.
+    """
+    if name not in NAMES:
+        raise WeightsError(f"encoding: expected one of {', '.join(sorted(NAMES))}, got {name!r}")
+    return load({**NAMES[name], **(options or {})})
+
+
+NAMES: dict[str, dict[str, Any]] = {
+    "bars": {"name": Bars.name},
+    "chorale": CHORALE.to_dict(),
+    "jsb16": JSB16.to_dict(),
+    "performance": {"name": Performance.name},
+    "pitches": {"name": PitchSequence.name},
+    "voices": {"name": VoiceGrid.name},
+}
