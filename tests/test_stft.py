@@ -5,6 +5,11 @@ log2 n stages, each of which adds a few roundings of its own size in the mean sq
 twice the worst that was seen over these tests on any instruction set.
 """
 
+import os
+import pickle
+import subprocess
+import sys
+import threading
 import warnings
 
 import numpy as np
@@ -362,3 +367,291 @@ def test_out_of_another_kind_is_refused(out, error_type):
     read_only.flags.writeable = False
     with pytest.raises(ValueError, match="out: expected"):
         features.stft(np.zeros(5000, np.float32), n_fft=256, out=read_only)
+
+
+# -- block by block ----------------------------------------------------------------------------------------------------
+
+
+def blocks_of(y, sizes):
+    """`y` cut into blocks of these sizes, again and again, some of them empty."""
+    at = i = 0
+    while at < y.shape[-1]:
+        yield y[..., at : at + sizes[i % len(sizes)]]
+        at += sizes[i % len(sizes)]
+        i += 1
+
+
+def streamed(stream, y, sizes):
+    frames = [stream.feed(block) for block in blocks_of(y, sizes)]
+    return np.concatenate([*frames, stream.finish()], axis=-1)
+
+
+@pytest.mark.parametrize("sizes", [(1, 0, 7), (100,), (333, 5000, 1), (50_000,)], ids=str)
+@pytest.mark.parametrize("pad_mode", ["constant", "reflect", "edge", "symmetric", "linear_ramp", None])
+@pytest.mark.parametrize(("n_fft", "hop"), [(128, 32), (127, 50), (64, 200), (100, 100)])
+def test_a_stream_gives_the_frames_of_the_whole(isa, sizes, pad_mode, n_fft, hop, rng):
+    framing = {"n_fft": n_fft, "hop_length": hop}
+    framing |= {"center": False} if pad_mode is None else {"pad_mode": pad_mode}
+    bands = {**framing, "sr": 8000, "n_mels": 10, "fmin": 100}
+    for n in (n_fft, 1501):
+        y = rng.uniform(-1, 1, (2, n)).astype(np.float32)
+        whole = features.stft(y, **framing)
+        np.testing.assert_array_equal(streamed(features.StreamingSTFT(**framing), y, sizes), whole)
+        whole = features.melspectrogram(y, **bands)
+        np.testing.assert_array_equal(streamed(features.StreamingMelspectrogram(**bands), y, sizes), whole)
+        whole = features.mfcc(y, **bands, n_mfcc=5, top_db=None)
+        np.testing.assert_array_equal(streamed(features.StreamingMFCC(**bands, n_mfcc=5), y, sizes), whole)
+
+
+def test_a_stream_begins_again_after_its_end(rng):
+    y = rng.uniform(-1, 1, 3000).astype(np.float32)
+    stream = features.StreamingMFCC(sr=8000, n_fft=256, hop_length=100, n_mels=20)
+    first = streamed(stream, y, (700,))
+    np.testing.assert_array_equal(streamed(stream, y, (10,)), first)
+    stream.feed(y[:100])
+    stream.reset()
+    np.testing.assert_array_equal(streamed(stream, np.stack([y, y]), (999,))[1], first)
+
+
+def test_a_stream_gives_frames_as_soon_as_they_are_there(rng):
+    y = rng.uniform(-1, 1, 1000).astype(np.float32)
+    stream = features.StreamingSTFT(n_fft=256, hop_length=64)
+    assert [stream.feed(block).shape[-1] for block in blocks_of(y, (128,))] == [0, 3, 2, 2, 2, 2, 2, 1]
+
+
+def test_a_stream_refuses_what_does_not_fit(rng):
+    stream = features.StreamingSTFT(n_fft=256)
+    with pytest.raises(ValueError, match="got none"):
+        stream.finish()
+    stream.feed(np.zeros((2, 100), np.float32))
+    with pytest.raises(ValueError, match=r"y: expected channels of shape \(2,\) as before, got \(3,\)"):
+        stream.feed(np.zeros((3, 100), np.float32))
+    with pytest.raises(ValueError, match="y: expected finite"):
+        stream.feed(np.full((2, 10), np.nan, np.float32))
+    with pytest.raises(ValueError, match="pad_mode: expected one of"):
+        features.StreamingMFCC(pad_mode="wrap")
+
+
+# -- robustness --------------------------------------------------------------------------------------------------------
+
+SOUND = {
+    "stft": features.stft,
+    "melspectrogram": features.melspectrogram,
+    "mfcc": features.mfcc,
+    "stream": lambda y: features.StreamingSTFT().feed(y),
+}
+sound = pytest.mark.parametrize("call", SOUND.values(), ids=SOUND)
+
+
+@sound
+def test_R19_any_layout_of_memory(call, rng):
+    y = rng.uniform(-1, 1, (2, 5000)).astype(np.float32)
+    expected = call(y)
+    before = y.copy()
+    wide = np.zeros((2, 10_000), np.float32)
+    wide[:, ::2] = y
+    shifted = np.frombuffer(b"\0" + y.tobytes(), np.uint8)[1:].view(np.float32).reshape(y.shape)
+    for same in (
+        wide[:, ::2],
+        np.asfortranarray(y),
+        y[:, ::-1].copy()[:, ::-1],
+        y.astype(">f4"),
+        y.astype(np.float64),
+        shifted,
+    ):
+        np.testing.assert_array_equal(call(same), expected)
+    read_only = y.copy()
+    read_only.flags.writeable = False
+    np.testing.assert_array_equal(call(read_only), expected)
+    np.testing.assert_array_equal(call(np.broadcast_to(y[0], (2, 5000))), call(np.stack([y[0], y[0]])))
+    np.testing.assert_array_equal(y, before)
+
+
+@sound
+@pytest.mark.parametrize(
+    "bad", [np.zeros(5000, np.int16), np.zeros(5000, bool), np.zeros(5000, complex), np.array(["x"]), None, "x"]
+)
+def test_R20_R21_other_types(call, bad):
+    with pytest.raises((TypeError, ValueError), match="y: expected"):
+        call(bad)
+
+
+@sound
+@pytest.mark.parametrize("where", [0, 2500, 4999])
+@pytest.mark.parametrize("what", [np.nan, np.inf, -np.inf])
+def test_R22_not_finite(call, where, what):
+    y = np.zeros((2, 5000), np.float32)
+    y[1, where] = what
+    with pytest.raises(ValueError, match=rf"y: expected finite.*got 1 .*\(1, {where}\)"):
+        call(y)
+
+
+def test_R22_also_between_frames():
+    y = np.zeros(5000, np.float32)
+    y[150] = np.nan  # no frame has this sample
+    with pytest.raises(ValueError, match="y: expected finite"):
+        features.stft(y, n_fft=100, hop_length=1000, center=False)
+
+
+@pytest.mark.parametrize("n", [1, 2, 100])
+def test_R23_shorter_than_a_frame(n, rng):
+    y = rng.uniform(-1, 1, n).astype(np.float32)
+    with pytest.warns(UserWarning, match="n_fft=256 is too large"):
+        assert features.stft(y, n_fft=256).shape == (129, 1 + n // 64)
+    with pytest.raises(ValueError, match="n_fft=256"):
+        features.stft(y, n_fft=256, center=False)
+    with pytest.raises(ValueError, match="y: expected at least 1 samples"):
+        features.stft(y[:0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_fft": 0}, "n_fft: expected"),
+        ({"n_fft": -1}, "n_fft: expected"),
+        ({"n_fft": 2**31}, "n_fft: expected"),
+        ({"hop_length": 0}, "hop_length: expected"),
+        ({"n_fft": 64, "win_length": 65}, "win_length: expected at most n_fft=64"),
+        ({"n_mels": 0}, "n_mels: expected"),
+        ({"fmax": 12_000}, "fmax: expected at most sr / 2"),
+        ({"fmin": 5000, "fmax": 4000}, "fmin: expected less than fmax"),
+        ({"sr": 0}, "sr: expected"),
+        ({"power": 0}, "power: expected"),
+        ({"pad_mode": "wrap"}, "pad_mode: expected"),
+        ({"window": "cheese"}, "window"),
+        ({"threads": 0}, "threads: expected"),
+        ({"dtype": np.float16}, "dtype: expected"),
+        ({"norm": "x"}, "norm: expected"),
+    ],
+    ids=str,
+)
+def test_R24_values_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        features.melspectrogram(np.zeros(5000, np.float32), **options)
+
+
+def test_R24_empty_bands_warn():
+    with pytest.warns(UserWarning, match="n_mels: expected bands wider"):
+        features.melspectrogram(np.zeros(5000, np.float32), n_fft=256)
+
+
+@pytest.mark.parametrize("kind", ["zeros", "denormal", "constant", "huge"])
+def test_R26_extreme_values(isa, kind, rng):
+    y = {
+        "zeros": np.zeros(20_000),
+        "denormal": rng.uniform(-1e-40, 1e-40, 20_000),
+        "constant": np.ones(20_000),
+        "huge": rng.choice([-1e30, 1e30], 20_000),
+    }[kind].astype(np.float32)
+    for call in (features.stft, features.melspectrogram, features.mfcc):
+        assert np.isfinite(call(y)).all()
+
+
+CTRL_C = """
+import os, signal, threading, time
+import numpy as np
+from musicgen_ext import features
+y = np.zeros(22_050 * 4000, np.float32)
+sent = []
+def send():
+    sent.append(time.perf_counter())
+    os.kill(os.getpid(), signal.SIGINT)
+small = features.mfcc(y[:50_000], threads=2)
+threading.Timer(0.05, send).start()
+try:
+    features.mfcc(y, hop_length=64, threads={threads})
+    print("not interrupted")
+except KeyboardInterrupt:
+    print(f"{{time.perf_counter() - sent[0]:.3f}}")
+np.testing.assert_array_equal(features.mfcc(y[:50_000], threads=2), small)
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_R39_ctrl_c_ends_a_long_call(threads):
+    done = subprocess.run(
+        [sys.executable, "-c", CTRL_C.format(threads=threads)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 0.5  # 0.1 on a machine with nothing else to do
+
+
+EXIT = """
+import threading, time
+import numpy as np
+from musicgen_ext import features
+y = np.zeros(22_050 * 1000, np.float32)
+def work():
+    while True:
+        features.mfcc(y, hop_length=64, threads=2)
+threading.Thread(target=work, daemon=True).start()
+time.sleep(0.3)
+"""
+
+
+def test_R40_the_interpreter_ends_with_work_in_the_pool():
+    done = subprocess.run([sys.executable, "-c", EXIT], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_R42_fork_also_during_a_call(rng):
+    y = rng.uniform(-1, 1, 200_000).astype(np.float32)
+    expected = features.mfcc(y, threads=2)
+    stop = threading.Event()
+
+    def keep_busy():
+        while not stop.is_set():
+            features.mfcc(y, threads=2)
+
+    other = threading.Thread(target=keep_busy)
+    other.start()
+    try:
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                same = np.array_equal(features.mfcc(y, threads=2), expected)
+                os._exit(0 if same else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        stop.set()
+        other.join()
+    np.testing.assert_array_equal(features.mfcc(y, threads=2), expected)
+
+
+def test_R42_streams_are_pickled_with_what_they_hold(rng):
+    y = rng.uniform(-1, 1, 3000).astype(np.float32)
+    stream = features.StreamingMFCC(n_fft=512)
+    first = stream.feed(y)
+    again = pickle.loads(pickle.dumps(stream))
+    np.testing.assert_array_equal(again.finish(), stream.finish())
+    assert first.shape[0] == 20
+
+
+def test_R41_many_callers_at_once(rng):
+    y = rng.uniform(-1, 1, 100_000).astype(np.float32)
+    expected = features.mfcc(y)
+    results = []
+    callers = [threading.Thread(target=lambda: results.append(features.mfcc(y, threads=3))) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(results) == 8
+    for result in results:
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_threads_by_default(monkeypatch):
+    y = np.zeros(100_000, np.float32)
+    features.set_threads(3)
+    features.stft(y)
+    features.set_threads(None)
+    monkeypatch.setenv("MUSICGEN_EXT_THREADS", "many")
+    with pytest.raises(ValueError, match="MUSICGEN_EXT_THREADS: expected 1 to 1024, got 'many'"):
+        features.stft(y)
+    monkeypatch.setenv("MUSICGEN_EXT_THREADS", "2")
+    features.stft(y)
+    with pytest.raises(ValueError, match="threads: expected"):
+        features.set_threads(0)

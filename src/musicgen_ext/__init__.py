@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from musicgen_ext.errors import MidiWarning as MidiWarning
     from musicgen_ext.errors import MusicgenExtError as MusicgenExtError
     from musicgen_ext.errors import WeightsError as WeightsError
+    from musicgen_ext.features import StreamingMelspectrogram as StreamingMelspectrogram
+    from musicgen_ext.features import StreamingMFCC as StreamingMFCC
+    from musicgen_ext.features import StreamingSTFT as StreamingSTFT
     from musicgen_ext.features import istft as istft
     from musicgen_ext.features import mel_filterbank as mel_filterbank
     from musicgen_ext.features import melspectrogram as melspectrogram
@@ -46,7 +49,18 @@ _ROOMS = {
     "corpus": ("TokenStore", "encode_corpus"),
     "encodings": ("Note",),
     "errors": ("CheckpointError", "DeviceError", "MidiError", "MidiWarning", "MusicgenExtError", "WeightsError"),
-    "features": ("istft", "mel_filterbank", "melspectrogram", "mfcc", "mu_law_decode", "mu_law_encode", "stft"),
+    "features": (
+        "StreamingMFCC",
+        "StreamingMelspectrogram",
+        "StreamingSTFT",
+        "istft",
+        "mel_filterbank",
+        "melspectrogram",
+        "mfcc",
+        "mu_law_decode",
+        "mu_law_encode",
+        "stft",
+    ),
     "matching": ("Match", "match"),
     "midi": ("Score", "Track", "read_midi"),
     "model": ("Model", "build_info", "load", "models", "sample"),

@@ -50,17 +50,21 @@ bool is_smooth(int n) {
   return n == 1;
 }
 
-// Radices whose product is n: the eight and the fours first, then what is left in rising order.
+// Radices whose product is n: as many eights as go with fours (and a two where it must be), one of them first, then the
+// others in rising order. Of the orders tried for 256 to 2048 points, this one is the fastest or next to it.
 std::vector<int> radices_of(int n) {
   int twos = 0;
   for (; n % 2 == 0; n /= 2) ++twos;
+  const int fours = twos % 3 == 0 ? 0 : twos % 3 == 2 ? 1 : 2;
   std::vector<int> radices;
-  if (twos % 2 == 1 && twos >= 3) {
-    radices.push_back(8);
-    twos -= 3;
+  if (twos == 1) {
+    radices = {2};
+  } else {
+    const int eights = (twos - 2 * fours) / 3;
+    if (eights > 0) radices.push_back(8);
+    radices.insert(radices.end(), static_cast<std::size_t>(fours), 4);
+    if (eights > 1) radices.insert(radices.end(), static_cast<std::size_t>(eights - 1), 8);
   }
-  for (; twos >= 2; twos -= 2) radices.push_back(4);
-  if (twos == 1) radices.push_back(2);
   for (int p = 3; n > 1; p += 2)
     for (; n % p == 0; n /= p) radices.push_back(p);
   return radices;

@@ -281,17 +281,19 @@ template <typename T>
 inline void to_lanes(const T* const* frames, const T* window, std::ptrdiff_t first, std::ptrdiff_t count, T* rows) {
   constexpr int W = kWidth<T>;
   std::ptrdiff_t i = 0;
-  for (; i + W <= count; i += W) {
-    for (int lane = 0; lane < kLanes; lane += W) {
-      Register<T> r[W];
-      if (window != nullptr) {
-        const Register<T> w = load(window + first + i);
-        for (int l = 0; l < W; ++l) r[l] = mul(load(frames[lane + l] + first + i), w);
-      } else {
-        for (int l = 0; l < W; ++l) r[l] = load(frames[lane + l] + first + i);
+  if constexpr (sizeof(T) == sizeof(float)) {
+    // Quarters come together as they are loaded: half the shuffles of a square transpose.
+    for (; i + 4 <= count; i += 4) {
+      for (int lane = 0; lane < kLanes; lane += W) {
+        Register<T> r[4];
+        for (int l = 0; l < 4; ++l) r[l] = load_quarters(frames + lane + l, first + i);
+        if (window != nullptr) {
+          const Register<T> w = set_quarters(window + first + i);
+          for (int l = 0; l < 4; ++l) r[l] = mul(r[l], w);
+        }
+        transpose_quarters(r);
+        for (int k = 0; k < 4; ++k) store(rows + (i + k) * kLanes + lane, r[k]);
       }
-      transpose(r);
-      for (int k = 0; k < W; ++k) store(rows + (i + k) * kLanes + lane, r[k]);
     }
   }
   for (; i < count; ++i) {
@@ -561,6 +563,8 @@ inline void product_of(const T* matrix, std::ptrdiff_t count, const T* rows, T* 
 template <typename T>
 void product(const T* matrix, int n_out, std::ptrdiff_t count, const T* rows, T* out) {
   int j = 0;
+  if (kWidth<T> == kLanes)  // registers enough for more sums
+    for (; j + 10 <= n_out; j += 10) product_of<T, 10>(matrix + j * count, count, rows, out + j * kLanes);
   for (; j + 4 <= n_out; j += 4) product_of<T, 4>(matrix + j * count, count, rows, out + j * kLanes);
   for (; j < n_out; ++j) product_of<T, 1>(matrix + j * count, count, rows, out + j * kLanes);
 }

@@ -50,6 +50,23 @@ inline void transpose(__m256 (&r)[8]) {
   }
 }
 
+// A register of two quarters, each of them four floats from one of every fourth address.
+inline __m256 load_quarters(const float* const* p, std::ptrdiff_t at) {
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p[0] + at)), _mm_loadu_ps(p[4] + at), 1);
+}
+inline __m256 set_quarters(const float* p) { return _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p)); }
+// Value j of quarter q of register i goes to value i of quarter q of register j.
+inline void transpose_quarters(__m256 (&r)[4]) {
+  const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(r[0], r[1])),
+                b = _mm256_castps_pd(_mm256_unpackhi_ps(r[0], r[1]));
+  const __m256d c = _mm256_castps_pd(_mm256_unpacklo_ps(r[2], r[3])),
+                d = _mm256_castps_pd(_mm256_unpackhi_ps(r[2], r[3]));
+  r[0] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, c));
+  r[1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, c));
+  r[2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d));
+  r[3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b, d));
+}
+
 template <typename T>
 struct RegisterOf;
 template <>

@@ -59,6 +59,26 @@ inline void transpose(__m512 (&r)[16]) {
   }
 }
 
+// A register of four quarters, each of them four floats from one of every fourth address.
+inline __m512 load_quarters(const float* const* p, std::ptrdiff_t at) {
+  __m512 r = _mm512_castps128_ps512(_mm_loadu_ps(p[0] + at));
+  r = _mm512_mask_broadcast_f32x4(r, 0x00f0, _mm_loadu_ps(p[4] + at));
+  r = _mm512_mask_broadcast_f32x4(r, 0x0f00, _mm_loadu_ps(p[8] + at));
+  return _mm512_mask_broadcast_f32x4(r, 0xf000, _mm_loadu_ps(p[12] + at));
+}
+inline __m512 set_quarters(const float* p) { return _mm512_broadcast_f32x4(_mm_loadu_ps(p)); }
+// Value j of quarter q of register i goes to value i of quarter q of register j.
+inline void transpose_quarters(__m512 (&r)[4]) {
+  const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(r[0], r[1])),
+                b = _mm512_castps_pd(_mm512_unpackhi_ps(r[0], r[1]));
+  const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(r[2], r[3])),
+                d = _mm512_castps_pd(_mm512_unpackhi_ps(r[2], r[3]));
+  r[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+  r[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+  r[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+  r[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+}
+
 template <typename T>
 struct RegisterOf;
 template <>

@@ -153,6 +153,11 @@ inline void transpose(Floats (&r)[4]) {
 
 #endif
 
+// One quarter of sixteen floats is a register here.
+inline Floats load_quarters(const float* const* p, std::ptrdiff_t at) { return load(p[0] + at); }
+inline Floats set_quarters(const float* p) { return load(p); }
+inline void transpose_quarters(Floats (&r)[4]) { transpose(r); }
+
 template <typename T>
 struct RegisterOf;
 template <>

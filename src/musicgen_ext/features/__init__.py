@@ -27,9 +27,13 @@ from musicgen_ext.features.spectral import (
     spectral_flatness,
     spectral_rolloff,
 )
+from musicgen_ext.features.streams import StreamingMelspectrogram, StreamingMFCC, StreamingSTFT
 from musicgen_ext.features.windows import get_window
 
 __all__ = [
+    "StreamingMFCC",
+    "StreamingMelspectrogram",
+    "StreamingSTFT",
     "amplitude_to_db",
     "chroma_filter",
     "chroma_stft",

@@ -72,7 +72,7 @@ def mel_filterbank(
     -----
     Sources: M. Slaney, Auditory Toolbox, Interval Research TR 1998-010; S. Young et al., The HTK Book.
     """
-    weights, empty = _mel(*_bands_key(sr, n_fft, n_mels, fmin, fmax, htk, norm), spectra.real_type(dtype))
+    weights, empty = _mel(*bands_key(sr, n_fft, n_mels, fmin, fmax, htk, norm), spectra.real_type(dtype))
     if empty:
         _warn_of_empty(empty)
     return weights.copy()
@@ -134,12 +134,12 @@ def melspectrogram(
         given = checks.spectrogram(S, dtype=kind)
         if given.shape[-2] != 1 + n_fft // 2:
             n_fft = 2 * (given.shape[-2] - 1)
-        weights, empty = _mel(*_bands_key(sr, n_fft, n_mels, fmin, fmax, htk, norm), kind)
+        weights, empty = _mel(*bands_key(sr, n_fft, n_mels, fmin, fmax, htk, norm), kind)
         if empty:
             _warn_of_empty(empty)
         result: _Array = np.matmul(weights, given)
         return result
-    bands = _bands_key(sr, n_fft, n_mels, fmin, fmax, htk, norm)
+    bands = bands_key(sr, n_fft, n_mels, fmin, fmax, htk, norm)
     return _analysed(y, kind, n_fft, hop_length, win_length, window, center, pad_mode, power, bands, None, threads)
 
 
@@ -205,20 +205,17 @@ def mfcc(
         An argument of the wrong type, out of its range, or not finite; the message names it.
     """
     kind = spectra.real_type(dtype)
-    n_mfcc = checks.integer("n_mfcc", n_mfcc)
-    checks.choice("dct_type", dct_type, (1, 2, 3))
-    checks.choice("norm", norm, (None, "ortho", "backward", "forward"))
-    lifter = checks.real("lifter", lifter, 0)
+    transform = cepstra_key(n_mfcc, dct_type, norm, lifter)
     if S is not None:
         given = checks.spectrogram(S, dtype=kind, minimum_bins=2 if dct_type == 1 else 1)
-        matrix = _cepstra(given.shape[-2], n_mfcc, dct_type, norm, lifter, kind)
+        matrix = _cepstra(given.shape[-2], *transform, kind)
         result: _Array = np.matmul(matrix, given)
         return result
     n_fft, hop_length, win_length = checks.framing(n_fft, hop_length, win_length)
     power = checks.real("power", power, above=0)
     top_db = None if top_db is None else checks.real("top_db", top_db, 0)
-    bands = _bands_key(sr, n_fft, n_mels, fmin, fmax, htk, mel_norm)
-    cepstra = (n_mfcc, dct_type, norm, lifter, top_db)
+    bands = bands_key(sr, n_fft, n_mels, fmin, fmax, htk, mel_norm)
+    cepstra = (*transform, top_db)
     return _analysed(y, kind, n_fft, hop_length, win_length, window, center, pad_mode, power, bands, cepstra, threads)
 
 
@@ -243,13 +240,37 @@ def _analysed(
     if y is None:
         raise ValueError("y: expected sound, or a spectrogram as S, got neither")
     signal = spectra.samples(y, kind)
-    analysis, n_rows, empty = _analysis(spectra.key_of(window), win_length, kind, power, bands, cepstra)
-    if empty:
-        _warn_of_empty(empty, stacklevel=4)
+    engine, n_rows = analysis(spectra.key_of(window), win_length, kind, power, bands, cepstra, stacklevel=5)
     frames = spectra.framed(signal, n_fft, hop_length, center, pad_mode)
     out = checks.empty("features", (*signal.shape[:-1], n_rows, frames.number), kind)
-    spectra.run(analysis, frames, n_fft, hop_length, out, threads, y)
+    spectra.run(engine, frames, n_fft, hop_length, out, threads, y)
     return out
+
+
+def cepstra_key(n_mfcc: int, dct_type: int, norm: str | None, lifter: float) -> tuple[int, int, str | None, float]:
+    """The checked arguments of a cosine transform."""
+    n_mfcc = checks.integer("n_mfcc", n_mfcc)
+    checks.choice("dct_type", dct_type, (1, 2, 3))
+    checks.choice("norm", norm, (None, "ortho", "backward", "forward"))
+    return n_mfcc, dct_type, norm, checks.real("lifter", lifter, 0)
+
+
+def analysis(
+    window: Any,
+    win_length: int,
+    kind: np.dtype[Any],
+    power: float,
+    bands: tuple[Any, ...],
+    cepstra: tuple[Any, ...] | None,
+    *,
+    warn: bool = True,
+    stacklevel: int = 4,
+) -> tuple[Any, int]:
+    """The engine for bands or cepstra, and the rows that come out of it."""
+    engine, n_rows, empty = _analysis(window, win_length, kind, power, bands, cepstra)
+    if empty and warn:
+        _warn_of_empty(empty, stacklevel)
+    return engine, n_rows
 
 
 @lru_cache(maxsize=32)
@@ -261,7 +282,7 @@ def _analysis(
     bands: tuple[Any, ...],
     cepstra: tuple[Any, ...] | None,
 ) -> tuple[Any, int, int]:
-    """The engine for bands or cepstra, the rows that come out of it, and how many bands are empty."""
+    """`analysis`, and how many bands are empty."""
     weights, empty = _mel(*bands, kind)
     matrix, top_db = None, None
     if cepstra is not None:
@@ -273,7 +294,7 @@ def _analysis(
     return engine, len(weights if matrix is None else matrix), empty
 
 
-def _bands_key(
+def bands_key(
     sr: float, n_fft: int, n_mels: int, fmin: float, fmax: float | None, htk: bool, norm: Norm
 ) -> tuple[Any, ...]:
     """The checked arguments of `_mel`, but for the type."""

@@ -80,7 +80,7 @@ def stft(
     n_fft, hop_length, win_length = checks.framing(n_fft, hop_length, win_length)
     kind = complex_type(dtype)
     signal = samples(y, kind)
-    analysis = _spectrum(key_of(window), win_length, n_fft, kind)
+    analysis = spectrum(key_of(window), win_length, n_fft, kind)
     frames = framed(signal, n_fft, hop_length, center, pad_mode)
     shape = (*signal.shape[:-1], 1 + n_fft // 2, frames.number)
     result = None if out is None else _fitting(out, shape)
@@ -221,10 +221,13 @@ def complex_type(dtype: npt.DTypeLike | None) -> np.dtype[Any]:
     return kind
 
 
+def precision_of(kind: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(np.float64 if kind in (np.dtype(np.complex128), np.dtype(np.float64)) else np.float32)
+
+
 def samples(y: Any, kind: np.dtype[Any]) -> _Array:
     """Sound in the precision of `kind`; NaN and infinities are looked for by those who read it anyway."""
-    real = np.dtype(np.float64 if kind in (np.dtype(np.complex128), np.dtype(np.float64)) else np.float32)
-    return checks.samples(y, dtype=real, check_finite=False)
+    return checks.samples(y, dtype=precision_of(kind), check_finite=False)
 
 
 def framed(signal: _Array, n_fft: int, hop_length: int, center: bool, pad_mode: PadMode) -> Frames:
@@ -245,14 +248,14 @@ def framed(signal: _Array, n_fft: int, hop_length: int, center: bool, pad_mode: 
     n_head = -(-pad // hop_length)
     tail = (n + pad - n_fft) // hop_length + 1  # the first frame over the right edge
     if tail <= n_head:
-        return Frames(_padded(signals, pad, pad, pad_mode), none, none, 0, count, 0, 0)
+        return Frames(padded(signals, pad, pad, pad_mode), none, none, 0, count, 0, 0)
     # Padding looks as far into the signal as it reaches beyond it.
     head_end = max((n_head - 1) * hop_length + n_fft - pad, pad + 1)
-    heads = _padded(signals[:, :head_end], pad, 0, pad_mode) if n_head > 0 else none
+    heads = padded(signals[:, :head_end], pad, 0, pad_mode) if n_head > 0 else none
     tails = none
     if tail < count:
         tail_begin = max(0, min(tail * hop_length - pad, n - pad - 1))
-        tails = _padded(signals[:, tail_begin:], 0, pad, pad_mode)[:, tail * hop_length - pad - tail_begin :]
+        tails = padded(signals[:, tail_begin:], 0, pad, pad_mode)[:, tail * hop_length - pad - tail_begin :]
         tails = np.ascontiguousarray(tails)
     return Frames(signals, heads, tails, pad, count, n_head, count - tail)
 
@@ -306,7 +309,7 @@ def window_of(key: Any, win_length: int, n_fft: int) -> npt.NDArray[np.float64]:
 
 
 @lru_cache(maxsize=32)
-def _spectrum(window: Any, win_length: int, n_fft: int, kind: np.dtype[Any]) -> Any:
+def spectrum(window: Any, win_length: int, n_fft: int, kind: np.dtype[Any]) -> Any:
     made = _core.Analysis32 if kind == np.complex64 else _core.Analysis64
     return made(window_of(window, win_length, n_fft), "spectrum", 2.0, None, None, False, 1e-10, None)
 
@@ -317,7 +320,7 @@ def _synthesis(window: Any, win_length: int, n_fft: int, hop_length: int, kind: 
     return made(window_of(window, win_length, n_fft), hop_length)
 
 
-def _padded(signals: _Array, left: int, right: int, mode: PadMode) -> _Array:
+def padded(signals: _Array, left: int, right: int, mode: PadMode) -> _Array:
     if mode == "constant":  # np.pad takes longer to think than the transform
         result = np.zeros((len(signals), left + signals.shape[1] + right), signals.dtype)
         result[:, left : left + signals.shape[1]] = signals
