@@ -1,11 +1,15 @@
 """Piano rolls against their twin, pretty_midi and symusic; and the times in seconds they are made of."""
 
+import _thread
 import io
 import random
 import re
+import threading
+import time
 import tracemalloc
 import warnings
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -464,6 +468,24 @@ def test_what_a_file_gets_wrong_is_said_once():
     assert roll.shape == (128, 0)
     assert mg.piano_roll(quiet_score(data)).shape == (128, 4)  # the score has closed the note
     assert quiet_roll(data, steps_per_beat=96, overlap="keep").shape == (128, 9)
+
+
+def for_ever(function):
+    while True:
+        function()
+
+
+def test_R39_ctrl_c_while_drawing():
+    """Half a million notes one over the other: seconds of drawing, in one row and in the order of the notes."""
+    score = Score({"start": np.zeros(500_000, int), "duration": np.full(500_000, 24_000_000), "pitch": [60] * 500_000})
+    for steps, packed in ((4, False), (1, True)):  # more than the cache holds, and less
+        stop = threading.Timer(0.2, _thread.interrupt_main)
+        began = time.monotonic()
+        stop.start()
+        with pytest.raises(KeyboardInterrupt):
+            for_ever(partial(mg.piano_roll, score, steps_per_beat=steps, packed=packed))
+        assert time.monotonic() - began < 5  # 0.1 s later, on a machine that has nothing else to do
+        stop.join()
 
 
 # -- many files -----------------------------------------------------------------------------------------------------

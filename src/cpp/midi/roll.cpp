@@ -20,6 +20,7 @@ constexpr std::uint8_t drum_channel = 9;
 constexpr double bend_unit = 4096.0;             // a semitone, where the whole range is two
 constexpr std::size_t bytes_per_poll = 1 << 23;  // some milliseconds
 constexpr std::size_t notes_per_poll = 1 << 18;
+constexpr std::size_t cells_per_poll = 1 << 25;
 constexpr std::size_t cached_bytes = 8 << 20;
 
 // int(seconds * fs), for products known to be below max_width.
@@ -458,10 +459,16 @@ std::pair<const Roll::Voice*, const Roll::Voice*> Roll::voices_of(std::size_t ro
 }
 
 template <typename Canvas>
-void Roll::draw_notes(const Note* notes, std::size_t count, Channel channel, const Canvas& canvas) const {
+void Roll::draw_notes(const Note* notes, std::size_t count, Channel channel, const Canvas& canvas, Poll poll) const {
   if (channel == Channel::frame) {
+    std::size_t since_poll = 0;
     for (const Note* note = notes; note != notes + count; ++note) {
       canvas.paint(note->row, note->begin, note->end, note->velocity);
+      since_poll += note->end - note->begin + 8;
+      if (since_poll > cells_per_poll) {
+        poll();
+        since_poll = 0;
+      }
     }
     return;
   }
@@ -496,12 +503,13 @@ void Roll::draw_on(const Canvas& canvas, Channel channel, Poll poll) const {
     if (marks) others = by_row(marks_);
   } else {
     canvas.clear(0, rows);
-    draw_notes(plain_.data(), plain_.size(), channel, canvas);
-    if (marks) draw_notes(marks_.data(), marks_.size(), channel, canvas);
+    draw_notes(plain_.data(), plain_.size(), channel, canvas, poll);
+    if (marks) draw_notes(marks_.data(), marks_.size(), channel, canvas, poll);
     if (marks || voices_.empty()) return;
   }
   const auto draw_row_of = [&](const Rows& sorted, std::size_t row) {
-    draw_notes(sorted.notes.data() + sorted.begins[row], sorted.begins[row + 1] - sorted.begins[row], channel, canvas);
+    draw_notes(sorted.notes.data() + sorted.begins[row], sorted.begins[row + 1] - sorted.begins[row], channel, canvas,
+               poll);
   };
   std::size_t since_poll = 0;
   for (std::size_t row = 0; row < rows; ++row) {
@@ -572,7 +580,8 @@ void Roll::draw(Channel channel, bool binary, bool zeroed, T* out, Poll poll) co
       draw_means(row, sums.data(), exact.data());
     } else {
       const RowSums canvas{exact.data()};
-      draw_notes(plain.notes.data() + plain.begins[row], plain.begins[row + 1] - plain.begins[row], channel, canvas);
+      draw_notes(plain.notes.data() + plain.begins[row], plain.begins[row + 1] - plain.begins[row], channel, canvas,
+                 poll);
       draw_voices(row, canvas);
     }
     T* const cells = out + row * width;

@@ -124,7 +124,7 @@ class Roll {
   template <typename Emit>
   void for_each_run(const Voice& voice, int pitch, const Emit& emit) const;
   template <typename Canvas>
-  void draw_notes(const Note* notes, std::size_t count, Channel channel, const Canvas& canvas) const;
+  void draw_notes(const Note* notes, std::size_t count, Channel channel, const Canvas& canvas, Poll poll) const;
   template <typename Canvas>
   void draw_voices(std::size_t row, const Canvas& canvas) const;
   template <typename Canvas>
