@@ -12,6 +12,12 @@
 
 #include "base/target.h"
 
+#if MUSICGEN_X86
+#include <immintrin.h>
+#elif MUSICGEN_ARM64
+#include <arm_neon.h>
+#endif
+
 #if defined(_MSC_VER) && !defined(__clang__)
 #define __builtin_memcpy std::memcpy
 #define __builtin_inff() std::numeric_limits<float>::infinity()
@@ -46,6 +52,8 @@ struct Loops {
 };
 
 namespace baseline {
+#include "base/registers_baseline.inl"
+
 #include "audio/features.inl"
 }  // namespace baseline
 
@@ -53,12 +61,16 @@ namespace baseline {
 
 MUSICGEN_BEGIN_AVX2
 namespace avx2 {
+#include "base/registers_avx2.inl"
+
 #include "audio/features.inl"
 }  // namespace avx2
 MUSICGEN_END_TARGET
 
 MUSICGEN_BEGIN_AVX512
 namespace avx512 {
+#include "base/registers_avx512.inl"
+
 #include "audio/features.inl"
 }  // namespace avx512
 MUSICGEN_END_TARGET

@@ -1,5 +1,5 @@
-// Plain loops that a compiler turns into vectors, included once for every instruction set. No function of the standard
-// library, no fused operation, no sum whose order a compiler may choose.
+// Plain loops that a compiler turns into vectors, included once for every instruction set, after its registers. No
+// function of the standard library, no fused operation, no sum whose order a compiler may choose.
 
 inline std::uint64_t bits_of(double x) {
   std::uint64_t bits;
@@ -185,11 +185,21 @@ void correlate_row(const float* x, std::int64_t n, const double* taps, std::int6
 
 // Sixteen frames of one channel out of `from`.
 void load_tile(const float* from, std::int64_t bins, std::int64_t bin_stride, std::int64_t frame_stride, float* tile) {
+  constexpr int width = RegisterOf<float>::width;
+  std::int64_t k = 0;
   if (frame_stride == 1) {
-    for (std::int64_t k = 0; k < bins; ++k) __builtin_memcpy(tile + 16 * k, from + k * bin_stride, 16 * sizeof(float));
-    return;
+    for (; k < bins; ++k) __builtin_memcpy(tile + 16 * k, from + k * bin_stride, 16 * sizeof(float));
+  } else if (bin_stride == 1) {
+    for (; k + width <= bins; k += width) {
+      for (int j = 0; j < 16; j += width) {
+        RegisterOf<float>::Type rows[width];
+        for (int i = 0; i < width; ++i) rows[i] = load(from + (j + i) * frame_stride + k);
+        transpose(rows);
+        for (int i = 0; i < width; ++i) store(tile + 16 * (k + i) + j, rows[i]);
+      }
+    }
   }
-  for (std::int64_t k = 0; k < bins; ++k)
+  for (; k < bins; ++k)
     for (int j = 0; j < 16; ++j) tile[16 * k + j] = from[k * bin_stride + j * frame_stride];
 }
 

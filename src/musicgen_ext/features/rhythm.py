@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from musicgen_ext import checks
+from musicgen_ext import _core, checks
+from musicgen_ext.features import spectra
 from musicgen_ext.features.decibels import power_to_db
 from musicgen_ext.features.mel import melspectrogram
-from musicgen_ext.features.windows import Window, get_window
+from musicgen_ext.features.windows import Window
 
 _F32 = npt.NDArray[np.float32]
 _F64 = npt.NDArray[np.float64]
@@ -156,11 +158,14 @@ def tempogram(
     if norm is not None and norm != np.inf:
         raise ValueError(f"norm: expected inf or None, got {norm!r}")
     envelope = _envelope(y, sr, onset_envelope, hop_length, check_finite)
-    powers, size, peaks = _correlation_spectra(envelope, win_length, center, window)
-    result = checks.empty("tempogram", (*peaks.shape[:-1], win_length, peaks.shape[-1]))
+    powers, size, exponent = _correlation_spectra(envelope, win_length, center, window)
     correlations = np.fft.irfft(powers, size)[..., :win_length]
     if norm is not None:
-        correlations /= np.where(peaks < _TINY, 1, peaks)[..., None]
+        peaks = correlations[..., :1]
+        correlations = correlations / np.where(peaks < _TINY, 1, peaks)
+    elif exponent:
+        correlations = np.minimum(np.ldexp(correlations.astype(np.float64), 2 * exponent), np.finfo(np.float32).max)
+    result = checks.empty("tempogram", (*envelope.shape[:-1], win_length, powers.shape[-2]))
     result[...] = correlations.swapaxes(-1, -2)
     return result
 
@@ -217,7 +222,9 @@ def tempo(
         if aggregate is np.mean:
             # The mean of the correlations is the correlation of the mean spectrum: one transform back instead of all.
             envelope = _envelope(y, sr, onset_envelope, hop_length, check_finite)
-            powers, size, peaks = _correlation_spectra(envelope, lags, True, "hann")
+            powers, size, _ = _correlation_spectra(envelope, lags, True, "hann")
+            # Lag 0 is the sum of the spectrum, of which one half is here.
+            peaks = (2 * powers.sum(axis=-1, dtype=np.float64) - powers[..., 0] - powers[..., -1]) / size
             weights = 1 / (np.where(peaks < _TINY, 1, peaks) * peaks.shape[-1])
             mean = np.einsum("...t,...tk->...k", weights, powers)  # no BLAS: its threads wait for one another
             strengths = np.fft.irfft(mean, size)[..., :lags, None]
@@ -264,28 +271,44 @@ def _envelope(
     return onset_strength(y=y, sr=sr, hop_length=hop_length, check_finite=check_finite)
 
 
-def _correlation_spectra(envelope: _F32, win_length: int, center: bool, window: Window) -> tuple[_F64, int, _F64]:
-    """Power spectra of all windows, (..., n, bins); the length they are padded to; their energies, (..., n)."""
+def _correlation_spectra(envelope: _F32, win_length: int, center: bool, window: Window) -> tuple[_F32, int, int]:
+    """Power spectra of all windows, (..., n, bins); the length they are padded to; the envelope was divided by two to
+    the power of the last number.
+    """
     win_length = checks.integer("win_length", win_length, 1, 2**24)
     n = envelope.shape[-1]
-    if center:
-        padding = [(0, 0)] * (envelope.ndim - 1) + [(win_length // 2, win_length // 2)]
-        envelope = np.pad(envelope, padding, "linear_ramp", end_values=0)
-    if envelope.shape[-1] < win_length:
+    rows = envelope.reshape(-1, n)
+    exponent = 0
+    if _core.any_from(rows, 2.0**40):  # whose powers could pass what float32 holds
+        exponent = math.frexp(float(np.abs(rows).max()))[1]
+        rows = np.ldexp(rows, -exponent)
+    half = win_length // 2 if center else 0
+    if n + 2 * half < win_length:
         raise ValueError(f"win_length: expected at most the {n} frames of the envelope, got {win_length}")
-    frames = np.lib.stride_tricks.sliding_window_view(envelope, win_length, axis=-1)
-    frames = frames[..., :n, :] if center else frames
     size = _fast_size(2 * win_length - 1)
-    checks.empty("tempogram", (*frames.shape[:-1], size // 2 + 1), np.complex128)  # fits, or raises
-    windowed = frames * get_window(window, win_length)
-    spectra = np.fft.rfft(windowed, size)
-    return spectra.real**2 + spectra.imag**2, size, np.einsum("...i,...i->...", windowed, windowed)
+    count = n if center else n - win_length + 1
+    powers = checks.empty("tempogram", (len(rows), count, size // 2 + 1))
+    ramps = np.pad(rows, ((0, 0), (half, half)), "linear_ramp", end_values=0)
+    signals = checks.empty("envelope", (len(rows), ramps.shape[-1] + size - win_length))
+    signals[:, : ramps.shape[-1]] = ramps
+    signals[:, ramps.shape[-1] :] = 0
+    analysis, none = _powers(spectra.key_of(window), win_length, size), signals[:, :0]
+    threads = spectra.threads_for(None, len(rows) * count)
+    analysis.run(signals, none, none, size, 1, 0, count, 0, 0, powers, threads)
+    return powers.reshape(*envelope.shape[:-1], count, -1), size, exponent
+
+
+@lru_cache(maxsize=8)
+def _powers(window: Any, win_length: int, size: int) -> Any:
+    values = np.zeros(size)
+    values[:win_length] = spectra.window_of(window, win_length, win_length)
+    return _core.Analysis32(values, "magnitudes", 2.0, None, None, False, 1e-10, None)
 
 
 def _fast_size(least: int) -> int:
-    """The smallest product of powers of 2, 3 and 5 that is not less."""
-    best = 1 << (least - 1).bit_length()
-    five = 1
+    """The smallest even number that is not less and has no prime factor above 5."""
+    best = 1 << max(1, (least - 1).bit_length())
+    five = 2
     while five < best:
         three = five
         while three < best:

@@ -115,8 +115,9 @@ def _positions(M: int) -> _F64:
 
 def _cosines(M: int, coefficients: Any) -> _F64:
     x = np.pi * _positions(M)
-    total = np.zeros(M)
-    for k, a in enumerate(np.asarray(coefficients, np.float64)):
+    constant, *others = np.asarray(coefficients, np.float64)
+    total = np.full(M, constant)
+    for k, a in enumerate(others, 1):
         total += a * np.cos(k * x)
     return total
 
