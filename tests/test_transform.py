@@ -764,9 +764,12 @@ def test_R18_notes_that_are_none_are_named_before_anything_is_done(name):
     score.notes["pitch"][1] = 200
     with pytest.raises(ValueError, match=r"notes\[1\]\.pitch: expected 0 to 127, got 200"):
         OPERATIONS[name](score)
-    score.notes["pitch"][1], score.notes["track"][1] = 60, -1
-    with pytest.raises(ValueError, match=r"notes\[1\]\.track: expected at least 0, got -1"):
-        OPERATIONS[name](score)
+    for track, expected in ((-1, "at least 0"), (10**9, "at most 65534")):  # room for 10^9 tracks would be 8 GB
+        score.notes["pitch"][1], score.notes["track"][1] = 60, track
+        with pytest.raises(ValueError, match=rf"notes\[1\]\.track: expected {expected}, got {track}"):
+            OPERATIONS[name](score)
+        with pytest.raises(ValueError, match=rf"notes\[1\]\.track: expected {expected}, got {track}"):
+            score.to_bytes()
 
 
 def test_symusic_transposes_and_resamples_as_we_do():

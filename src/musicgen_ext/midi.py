@@ -218,10 +218,9 @@ class Score(Columns):
 
     def _tables(self) -> _Tables:
         """What the native side reads: every note and event checked, in order, of a track that is there."""
-        num_tracks = self._num_tracks
-        ends = np.zeros(num_tracks, np.int64)
-        ends[: len(self._track_ends)] = self._track_ends
         notes = in_order(self._checked_notes(), "start")
+        ends = np.zeros(self._num_tracks, np.int64)
+        ends[: len(self._track_ends)] = self._track_ends
         return self.format, self._division, notes, self._events, self._payload, self._payload_ends, ends
 
     def to_bytes(self) -> bytes:

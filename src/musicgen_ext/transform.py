@@ -619,6 +619,7 @@ def concatenate(scores: Sequence[Score], *, align: str = "bar") -> Score:
             raise TypeError(f"scores[{i}]: expected a Score, got {type(score).__name__}")
         _one_timeline(score, f"scores[{i}]")
         _in_quarters(score, f"scores[{i}]")
+        score._checked_notes()
     if not given:
         raise ValueError("scores: expected at least one, got none")
     if align not in ("bar", "beat", "tick"):

@@ -1030,6 +1030,7 @@ void check_notes(const Note* notes, std::size_t size) {
     if (note.release_velocity > 127) refuse("notes", i, "release_velocity", "0 to 127", note.release_velocity);
     if (note.channel > 15) refuse("notes", i, "channel", "0 to 15", note.channel);
     if (note.track < 0) refuse("notes", i, "track", "at least 0", note.track);
+    if (note.track >= 0xFFFF) refuse("notes", i, "track", "at most 65534", note.track);
   }
 }
 
