@@ -238,6 +238,11 @@ def test_all_is_sorted_and_true():
         assert hasattr(musicgen_ext, name), name
 
 
+@pytest.mark.parametrize("name", ["encodings", "features", "signals"])
+def test_modules_are_attributes(name):
+    fresh(f"assert mg.{name}.__name__ == 'musicgen_ext.{name}'\nassert {name!r} in dir(mg)")
+
+
 @pytest.mark.parametrize("error", ["MidiError", "WeightsError", "CheckpointError"])
 def test_data_errors_are_value_errors(error):
     assert issubclass(getattr(musicgen_ext, error), (musicgen_ext.MusicgenExtError, ValueError))

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 from musicgen_ext._core import __version__ as __version__
 
 if TYPE_CHECKING:
+    from musicgen_ext import encodings as encodings
+    from musicgen_ext import features as features
+    from musicgen_ext import signals as signals
     from musicgen_ext import train as train
     from musicgen_ext.audio import Audio as Audio
     from musicgen_ext.audio import read_audio as read_audio
@@ -67,6 +70,7 @@ _ROOMS = {
     "rolls": ("piano_roll", "piano_rolls"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+_MODULES = ("encodings", "features", "signals", "train")  # reached as attributes; `train` brings torch
 
 __all__ = sorted(_ROOM_OF)
 
@@ -74,8 +78,8 @@ __all__ = sorted(_ROOM_OF)
 def __getattr__(name: str) -> Any:
     if name in _ROOM_OF:
         value = getattr(_import_module(f"musicgen_ext.{_ROOM_OF[name]}"), name)
-    elif name == "train":  # torch's room: only for those who ask
-        value = _import_module("musicgen_ext.train")
+    elif name in _MODULES:
+        value = _import_module(f"musicgen_ext.{name}")
     else:
         raise AttributeError(f"module 'musicgen_ext' has no attribute {name!r}")
     globals()[name] = value
@@ -83,4 +87,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "train"})
+    return sorted({*globals(), *__all__, *_MODULES})
