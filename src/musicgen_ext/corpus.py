@@ -552,8 +552,6 @@ class _Tree:
     def __iter__(self) -> Iterator[_File]:
         self.links = 0
         for name, path in self._paths():
-            if self._shard is not None and zlib.crc32(name) % self._shard[1] != self._shard[0] - 1:
-                continue
             try:
                 size = os.stat(path).st_size
             except OSError:  # whoever reads it will say so
@@ -565,6 +563,13 @@ class _Tree:
         return sum(1 for _ in self._paths())
 
     def _paths(self) -> Iterator[tuple[bytes, bytes]]:
+        """(name, path) of the files of this shard."""
+        if self._shard is None:
+            return self._all_paths()
+        i, n = self._shard
+        return (pair for pair in self._all_paths() if zlib.crc32(pair[0]) % n == i - 1)
+
+    def _all_paths(self) -> Iterator[tuple[bytes, bytes]]:
         separator = os.sep.encode()
         for source, name in self._sources:
             if not os.path.isdir(source):
