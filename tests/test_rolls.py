@@ -518,11 +518,11 @@ def test_piano_rolls_read_only_a_little_ahead():
     rolls = mg.piano_rolls(sources(), threads=2)
     assert taken == []
     next(rolls)
-    assert len(taken) == 4
+    assert len(taken) == 5
     next(rolls)
-    assert len(taken) == 5
+    assert len(taken) == 6
     rolls.close()
-    assert len(taken) == 5
+    assert len(taken) == 6
 
 
 def test_piano_rolls_and_bad_files(tmp_path):

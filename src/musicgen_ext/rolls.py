@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, overload
 
@@ -27,6 +28,9 @@ CHANNELS = ("frame", "onset", "offset")
 MAX_BYTES = 8 << 30
 """Memory that a roll may take unless told otherwise."""
 
+# Arrays up to this size mostly lie where earlier ones lay, and are cleared row by row, while a row is in the cache; the
+# system gives larger ones, with zeros in them that cost nothing where a roll stays empty. (glibc's limit.)
+_RECYCLED = 32 << 20
 _MAX_STEPS = 1_000_000  # in a beat
 _SUSTAIN = 64
 _PITCHES = 128
@@ -156,7 +160,10 @@ def piano_roll(
     found = _find(source, job)
     if found.warning:
         warnings.warn(found.warning, MidiWarning, stacklevel=2)
-    return _draw(found, job, out)
+    if out is None:
+        return _draw(found, job, *_allocated(found, job))
+    _check_out(out, _shape(found, job), job.dtype)
+    return _draw(found, job, out, False)
 
 
 @overload
@@ -213,31 +220,69 @@ def piano_rolls(
     return _rolls(iter(sources), job, int(threads or _cpus()), errors == "return")
 
 
+_FAILURES = (OSError, ValueError, TypeError, MemoryError)
+
+
 def _rolls(sources: Iterator[Source], job: _Job, threads: int, keep_errors: bool) -> Iterator[Any]:
-    def result(work: Future[tuple[Array, str]]) -> Any:
+    results = _one_by_one(sources, job) if threads == 1 else _in_parallel(sources, job, threads)
+    with contextlib.closing(results):
+        for roll, warning in results:
+            if isinstance(roll, Exception) and not keep_errors:
+                raise roll
+            if warning:
+                warnings.warn(warning, MidiWarning, stacklevel=2)
+            yield roll
+            del roll  # its memory is for the next
+
+
+def _one_by_one(sources: Iterator[Source], job: _Job) -> Generator[tuple[Array | Exception, str]]:
+    """Rolls, or what went wrong, with the warnings about their files."""
+
+    def result(source: Source) -> tuple[Array | Exception, str]:
         try:
-            roll, warning = work.result()
-        except (OSError, ValueError, TypeError, MemoryError) as error:
-            if keep_errors:
-                return error
-            raise
-        if warning:
-            warnings.warn(warning, MidiWarning, stacklevel=3)
-        return roll
+            found = _find(source, job)
+            return _draw(found, job, *_allocated(found, job)), found.warning
+        except _FAILURES as error:
+            return error, ""
 
-    def work(source: Source) -> tuple[Array, str]:
-        found = _find(source, job)
-        return _draw(found, job, None), found.warning
+    for source in sources:
+        yield result(source)
 
+
+def _in_parallel(sources: Iterator[Source], job: _Job, threads: int) -> Generator[tuple[Array | Exception, str]]:
     pool = ThreadPoolExecutor(threads, thread_name_prefix="piano_rolls")
-    ahead: deque[Future[tuple[Array, str]]] = deque()
+    finding: deque[Future[_Found]] = deque()
+    drawing: deque[tuple[Future[Array] | Exception, str]] = deque()
+
+    def begin_drawing() -> None:
+        try:
+            found = finding.popleft().result()
+            # Allocated here, in the thread that gives old rolls back: it gets their memory again, where another thread
+            # would get new pages from the system, which take as long as all the rest.
+            drawing.append((pool.submit(_draw, found, job, *_allocated(found, job)), found.warning))
+        except _FAILURES as error:
+            drawing.append((error, ""))
+
+    def result() -> tuple[Array | Exception, str]:
+        work, warning = drawing.popleft()
+        if isinstance(work, Exception):
+            return work, ""
+        try:
+            return work.result(), warning
+        except _FAILURES as error:
+            return error, ""
+
     try:
         for source in sources:
-            ahead.append(pool.submit(work, source))
-            if len(ahead) >= 2 * threads:
-                yield result(ahead.popleft())
-        while ahead:
-            yield result(ahead.popleft())
+            finding.append(pool.submit(_find, source, job))
+            if len(finding) > threads:
+                begin_drawing()
+            if len(drawing) > threads:
+                yield result()
+        while finding or drawing:
+            if finding:
+                begin_drawing()
+            yield result()
     finally:
         # Not waited for: after Ctrl-C or a failure, what is being drawn ends by itself, and nothing else begins.
         pool.shutdown(wait=False, cancel_futures=True)
@@ -418,23 +463,24 @@ def _whole(where: str, values: Sequence[Any], low: int, high: int) -> Array:
 # -- drawing ---------------------------------------------------------------------------------------------------------
 
 
-def _draw(found: _Found, job: _Job, out: Array | None) -> Array:
+def _allocated(found: _Found, job: _Job) -> tuple[Array, bool]:
+    """An array for a roll, and whether it is all zeros."""
+    shape = _shape(found, job)
+    size = math.prod(shape) * job.dtype.itemsize
+    if size > job.max_bytes:
+        raise _too_large(found.name, found.roll.width, job)
+    if size > _RECYCLED:
+        return np.zeros(shape, job.dtype), True
+    return np.empty(shape, job.dtype), False
+
+
+def _draw(found: _Found, job: _Job, out: Array, zeroed: bool) -> Array:
     roll = found.roll
-    if roll.width > _core.roll_max_width:
-        raise _too_large(found.name, roll.width, job)
-    shape = _shape(roll, int(roll.width), job)
-    zeroed = out is None
-    if out is None:
-        if math.prod(shape) * job.dtype.itemsize > job.max_bytes:
-            raise _too_large(found.name, roll.width, job)
-        out = np.zeros(shape, job.dtype)
-    else:
-        _check_out(out, shape, job.dtype)
     for channel, plane in zip(job.channels, out if len(job.channels) > 1 else out[None], strict=True):
         if job.packed and job.times is None:
             roll.draw_bits(channel, zeroed, plane)
         elif job.packed:
-            dense = np.empty((*shape[:-1], int(roll.width)), np.uint8)
+            dense = np.empty((*plane.shape[:-1], int(roll.width)), np.uint8)
             roll.draw(channel, True, False, dense)
             plane[...] = np.packbits(dense, axis=-1)
         else:
@@ -442,7 +488,11 @@ def _draw(found: _Found, job: _Job, out: Array | None) -> Array:
     return out
 
 
-def _shape(roll: _core.Roll, width: int, job: _Job) -> tuple[int, ...]:
+def _shape(found: _Found, job: _Job) -> tuple[int, ...]:
+    roll = found.roll
+    if roll.width > _core.roll_max_width:
+        raise _too_large(found.name, roll.width, job)
+    width = int(roll.width)
     channels = (len(job.channels),) if len(job.channels) > 1 else ()
     tracks = (roll.num_tracks,) if job.per_track else ()
     return (*channels, *tracks, _PITCHES, -(-width // 8) if job.packed else width)
