@@ -562,11 +562,30 @@ inline void product_of(const T* matrix, std::ptrdiff_t count, const T* rows, T* 
 
 template <typename T>
 void product(const T* matrix, int n_out, std::ptrdiff_t count, const T* rows, T* out) {
-  int j = 0;
-  if (kWidth<T> == kLanes)  // registers enough for more sums
-    for (; j + 10 <= n_out; j += 10) product_of<T, 10>(matrix + j * count, count, rows, out + j * kLanes);
-  for (; j + 4 <= n_out; j += 4) product_of<T, 4>(matrix + j * count, count, rows, out + j * kLanes);
-  for (; j < n_out; ++j) product_of<T, 1>(matrix + j * count, count, rows, out + j * kLanes);
+  constexpr int kMost = kWidth<T> == kLanes ? 10 : 4;  // sums that registers can hold beside their input
+  for (int parts = (n_out + kMost - 1) / kMost; parts > 0; --parts) {
+    const int part = (n_out + parts - 1) / parts;
+    switch (part) {
+#define MUSICGEN_CASE(n)                                                  \
+  case n:                                                                 \
+    if constexpr (n <= kMost) product_of<T, n>(matrix, count, rows, out); \
+    break;
+      MUSICGEN_CASE(1)
+      MUSICGEN_CASE(2)
+      MUSICGEN_CASE(3)
+      MUSICGEN_CASE(4)
+      MUSICGEN_CASE(5)
+      MUSICGEN_CASE(6)
+      MUSICGEN_CASE(7)
+      MUSICGEN_CASE(8)
+      MUSICGEN_CASE(9)
+      MUSICGEN_CASE(10)
+#undef MUSICGEN_CASE
+    }
+    n_out -= part;
+    matrix += part * count;
+    out += part * kLanes;
+  }
 }
 
 // x - x is zero for every number, and NaN for what is none.

@@ -70,13 +70,8 @@ struct Job {
 class Pool {
  public:
   void run(Job& job, int threads, const std::function<void()>& idle) {
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      job.wanted = std::min(threads - 1, grow_to(threads - 1));
-      jobs_.push_back(&job);
-      posted_.fetch_add(1);
-    }
-    job.wanted == 1 ? wake_.notify_one() : wake_.notify_all();
+    const int helpers = post(job, threads - 1);
+    helpers == 1 ? wake_.notify_one() : wake_.notify_all();
     work(job, &idle);
     {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -95,6 +90,15 @@ class Pool {
   }
 
  private:
+  int post(Job& job, int wanted) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const int helpers = std::min(wanted, grow_to(wanted));
+    job.wanted = helpers;
+    jobs_.push_back(&job);
+    posted_.fetch_add(1);
+    return helpers;
+  }
+
   template <typename Action>
   void attempt(Job& job, const Action& action) {
     try {
