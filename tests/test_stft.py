@@ -535,6 +535,34 @@ def test_R24_empty_bands_warn():
         features.melspectrogram(np.zeros(5000, np.float32), n_fft=256)
 
 
+LIMITED = """
+import resource
+import numpy as np
+from musicgen_ext import features
+y = np.zeros(1000, np.float32)
+expected = features.mfcc(y, n_fft=256)
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+for call in (features.stft, features.mfcc):
+    try:
+        call(y, n_fft=1 << 27)
+    except MemoryError as error:
+        assert "expected" in str(error) and "bytes" in str(error), error
+    else:
+        raise AssertionError("expected a MemoryError")
+np.testing.assert_array_equal(features.mfcc(y, n_fft=256), expected)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs limits on addresses")
+def test_R25_sizes_that_do_not_fit():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LIMITED], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(MemoryError, match="bytes"):
+        features.mel_filterbank(sr=8000, n_fft=2**31 - 1, n_mels=2**31 - 1)
+
+
 @pytest.mark.parametrize("kind", ["zeros", "denormal", "constant", "huge"])
 def test_R26_extreme_values(isa, kind, rng):
     y = {

@@ -289,8 +289,9 @@ def _analysis(
         n_mfcc, dct_type, norm, lifter, top_db = cepstra
         matrix = _cepstra(len(weights), n_mfcc, dct_type, norm, lifter, kind)
     made = _core.Analysis32 if kind == np.float32 else _core.Analysis64
-    full = spectra.window_of(window, win_length, bands[1])
-    engine = made(full, "bands", power, weights, matrix, matrix is not None, _LEAST, top_db)
+    with spectra.working_memory(bands[1]):
+        full = spectra.window_of(window, win_length, bands[1])
+        engine = made(full, "bands", power, weights, matrix, matrix is not None, _LEAST, top_db)
     return engine, len(weights if matrix is None else matrix), empty
 
 

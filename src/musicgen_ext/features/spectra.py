@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -169,9 +170,10 @@ def istft(
             target = out.reshape(-1, samples_out)
     if target is None:
         target = checks.empty("istft", (len(channels), samples_out), kind)
-    synthesis = _synthesis(key_of(window), win_length, n_fft, hop_length, kind)
     count = threads_for(threads, len(channels) * n_frames)
-    synthesis.run(channels, bins, n_frames, offset, target, count)
+    with working_memory(n_fft):
+        synthesis = _synthesis(key_of(window), win_length, n_fft, hop_length, kind)
+        synthesis.run(channels, bins, n_frames, offset, target, count)
     if out is None:
         return target.reshape(shape)
     if not np.shares_memory(out, target):
@@ -265,9 +267,22 @@ def run(analysis: Any, frames: Frames, n_fft: int, hop_length: int, out: _Array,
     count = threads_for(threads, len(frames.signals) * frames.number)
     parts = (frames.signals, frames.heads, frames.tails)
     numbers = (n_fft, hop_length, frames.offset, frames.number, frames.n_head, frames.n_tail)
-    if not analysis.run(*parts, *numbers, out, count):
+    with working_memory(n_fft):
+        finite = analysis.run(*parts, *numbers, out, count)
+    if not finite:
         checks.floats("y", y, dtype=frames.signals.dtype)  # raises, with the place
         raise ValueError("y: expected finite numbers, got some that are not after padding")
+
+
+@contextmanager
+def working_memory(n_fft: int) -> Iterator[None]:
+    """Says what there was no memory for: tables, and sixteen frames with their spectra for each thread."""
+    try:
+        yield
+    except MemoryError:
+        raise MemoryError(
+            f"n_fft: expected frames that fit in memory sixteen at a time, got {n_fft}, more than {128 * n_fft} bytes"
+        ) from None
 
 
 def threads_for(threads: int | None, n_frames: int) -> int:
@@ -311,7 +326,8 @@ def window_of(key: Any, win_length: int, n_fft: int) -> npt.NDArray[np.float64]:
 @lru_cache(maxsize=32)
 def spectrum(window: Any, win_length: int, n_fft: int, kind: np.dtype[Any]) -> Any:
     made = _core.Analysis32 if kind == np.complex64 else _core.Analysis64
-    return made(window_of(window, win_length, n_fft), "spectrum", 2.0, None, None, False, 1e-10, None)
+    with working_memory(n_fft):
+        return made(window_of(window, win_length, n_fft), "spectrum", 2.0, None, None, False, 1e-10, None)
 
 
 @lru_cache(maxsize=32)
