@@ -39,7 +39,7 @@ FLOORS = {
     "summary": 3,
     "transform": 3,
     "corpus": 4,
-    "matching": 4,
+    "matching": 5,
     "signals": 4,
     "generate": 4,
     "evaluate": 4,

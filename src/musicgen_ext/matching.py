@@ -11,12 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from musicgen_ext import _core, checks
+from musicgen_ext.audio import Audio, read_audio
+from musicgen_ext.features import named
+from musicgen_ext.signals import to_mono
 
+Item = npt.ArrayLike | Audio | str | os.PathLike[str]
+Feature = Literal["chroma", "mfcc", "logmel", "mel"]
 Method = Literal["ncc", "dtw"]
 Metric = Literal["cosine", "euclidean"]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
+_SR = 22_050
 _MOST_FRAMES = 2**30 - 1
 _MOST_PATH_BYTES = 2**32
 
@@ -49,34 +55,42 @@ class Match:
 
 
 def match(
-    query: npt.ArrayLike,
-    library: Mapping[str, npt.ArrayLike] | Sequence[npt.ArrayLike],
+    query: Item,
+    library: Mapping[str, Item] | Sequence[Item],
     *,
+    feature: Feature = "chroma",
     method: Method = "ncc",
     top: int = 5,
-    sr: float = 22_050,
+    sr: int | None = None,
     hop_length: int = 512,
     center: bool = True,
     metric: Metric = "cosine",
     step_weights: tuple[float, float, float] = (1.0, 1.0, 1.0),
     path: bool = False,
     threads: int | None = None,
+    **options: Any,
 ) -> list[Match]:
     """The places in a library of pieces that are most like a clip.
 
     Parameters
     ----------
-    query : np.ndarray [shape=(dims, m)], floating point
-        The clip: a feature vector for every frame.
+    query : Audio, path or np.ndarray
+        The clip: a sound, a sound file, an array of samples [shape=(n,)], or a feature vector for every frame
+        [shape=(dims, m)]. Channels are averaged.
     library : mapping of names to pieces, or sequence of pieces
-        Every piece as the query, with as many dims and any number of frames.
+        Every piece as the query.
+    feature : "chroma", "mfcc", "logmel" or "mel"
+        What sounds are compared by. Chroma knows harmonies and no timbres; `mfcc` the other way round.
     method : "ncc" or "dtw"
         Normalised cross-correlation: the clip at its own speed. Subsequence dynamic time warping: slower, faster, or
         with a tempo of its own.
     top : int > 0
         How many places at most. Two places in one piece do not overlap.
-    sr, hop_length : number > 0, int > 0
-        What turns frames into seconds.
+    sr : int, optional
+        Sample rate to compare at; sounds of another one are resampled, which needs soxr. None: that of the query, or
+        22050 where it is an array.
+    hop_length : int > 0
+        Samples from one frame to the next, of `sr`.
     center : bool
         ``"ncc"``: take the mean of every row off, in the clip and in each stretch, so that a constant added to a row (a
         gain, in log spectra and cepstra) makes no difference. A sound that does not change then matches nothing.
@@ -91,6 +105,8 @@ def match(
         of the stretch.
     threads : int, optional
         How many pieces are searched at a time; None: one for every core. The result is the same for any number.
+    **options
+        For the function that computes the feature: `n_fft`, `n_mfcc` …
 
     Returns
     -------
@@ -104,9 +120,18 @@ def match(
         An argument of the wrong type, shape or range; a NaN or infinity; every piece shorter than the clip (``"ncc"``).
     MemoryError
         A path of more than 4 GiB.
+    OSError, ImportError
+        A file that cannot be opened; soundfile or soxr is needed and missing.
 
     Examples
     --------
+    Which recording, and where:
+
+    >>> mg.match("clip.wav", {"a": "a.flac", "b": "b.flac"}, method="dtw", top=1)  # doctest: +SKIP
+    [Match(piece='b', start=61.2, end=66.4, score=-0.08, frames=(2636, 2860))]
+
+    Feature vectors of one's own:
+
     >>> import numpy as np, musicgen_ext as mg
     >>> rng = np.random.default_rng(0)
     >>> pieces = {name: rng.random((12, 1000), np.float32) for name in ("prelude", "fugue")}
@@ -124,13 +149,28 @@ def match(
     checks.choice("method", method, ("ncc", "dtw"))
     checks.choice("metric", metric, ("cosine", "euclidean"))
     top = checks.integer("top", top)
-    sr, hop_length = checks.rate(sr), checks.integer("hop_length", hop_length)
+    hop_length = checks.integer("hop_length", hop_length)
     weights = _weights(step_weights)
     threads = (os.cpu_count() or 1) if threads is None else checks.integer("threads", threads, 1, 1024)
     if path and method != "dtw":
         raise ValueError(f"path: expected method='dtw', the only one with paths, got {method!r}")
-    clip = _features("query", query)
-    names, pieces = _pieces(library, clip.shape[0])
+    checks.choice("feature", feature, ("chroma", "mfcc", "logmel", "mel"))
+    names, items = _named(library)
+    if isinstance(query, str | os.PathLike):
+        query = read_audio(query)
+    if sr is None:
+        sr = query.sr if isinstance(query, Audio) else _SR
+    sr = checks.integer("sr", sr)
+    options["hop_length"] = hop_length
+    clip = _features("query", query, feature, sr, options)
+    pieces = []
+    for name, item in zip(names, items, strict=True):
+        piece = _features(f"library[{name!r}]", item, feature, sr, options)
+        if piece.shape[0] != clip.shape[0]:
+            raise ValueError(
+                f"library[{name!r}]: expected {clip.shape[0]} rows of features as in the query, got {piece.shape}"
+            )
+        pieces.append(piece)
     if method == "ncc" and all(piece.shape[1] < clip.shape[1] for piece in pieces):
         longest = max(piece.shape[1] for piece in pieces)
         raise ValueError(f"query: expected at most the {longest} frames of the longest piece, got {clip.shape[1]}")
@@ -162,15 +202,8 @@ def match(
 # -- helpers ---------------------------------------------------------------------------------------------------------
 
 
-def _features(name: str, values: npt.ArrayLike) -> Floats:
-    array = checks.floats(name, values)
-    if array.ndim != 2 or array.size == 0 or array.shape[1] > _MOST_FRAMES:
-        raise ValueError(f"{name}: expected shape (dims, frames) with 1 to {_MOST_FRAMES} frames, got {array.shape}")
-    return array
-
-
-def _pieces(library: Any, dims: int) -> tuple[list[Any], list[Floats]]:
-    """The names of the pieces, and their features."""
+def _named(library: Any) -> tuple[list[Any], list[Any]]:
+    """The names of the pieces, and what was given for them."""
     if isinstance(library, Mapping):
         names, items = list(library.keys()), list(library.values())
     elif isinstance(library, Sequence) and not isinstance(library, str | bytes):
@@ -179,13 +212,26 @@ def _pieces(library: Any, dims: int) -> tuple[list[Any], list[Floats]]:
         raise TypeError(f"library: expected a sequence or a mapping of pieces, got {type(library).__name__}")
     if not items:
         raise ValueError("library: expected at least 1 piece, got none")
-    pieces = []
-    for name, item in zip(names, items, strict=True):
-        piece = _features(f"library[{name!r}]", item)
-        if piece.shape[0] != dims:
-            raise ValueError(f"library[{name!r}]: expected {dims} rows of features as in the query, got {piece.shape}")
-        pieces.append(piece)
-    return names, pieces
+    return names, items
+
+
+def _features(name: str, item: Any, feature: str, sr: int, options: dict[str, Any]) -> Floats:
+    """The feature vectors of an item [shape=(dims, frames)]."""
+    if isinstance(item, str | os.PathLike):
+        item = read_audio(item)
+    if isinstance(item, Audio):
+        array = to_mono((item if item.sr == sr else item.resample(sr)).y)
+    else:
+        array = checks.floats(name, item)
+    if array.ndim == 1 and array.size:
+        if feature == "chroma":  # tuned alike, or a clip and its piece might get different ones
+            options = {"tuning": 0.0, **options}
+        array = np.ascontiguousarray(named.compute(feature, array, sr, **options))
+    if array.ndim != 2 or array.size == 0 or array.shape[1] > _MOST_FRAMES:
+        raise ValueError(
+            f"{name}: expected samples (n,) or features (dims, frames), 1 to {_MOST_FRAMES} frames, got {array.shape}"
+        )
+    return array
 
 
 def _weights(values: Any) -> tuple[float, float, float]:
