@@ -32,7 +32,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
-from typing import IO, Any, NamedTuple, Protocol, cast, overload
+from typing import IO, Any, ClassVar, NamedTuple, Protocol, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +55,7 @@ _FAILURES_LISTED = 100
 _HEADER = 128  # bytes before the values of an .npy file: room for any shape
 _PART = ".part"
 # These say something about the machine now, nothing about a file.
-_NOT_THE_FILES_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+NOT_THE_FILES_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 # -- what is public --------------------------------------------------------------------------------------------------
@@ -159,7 +159,103 @@ def encode_corpus(
     )  # fmt: skip
 
 
-class TokenStore(Sequence[npt.NDArray[Any]]):
+class Store(Sequence[npt.NDArray[Any]]):
+    """What a job has made of many files, read from the disk as it is looked at. See `TokenStore`."""
+
+    column_name: ClassVar[str]
+
+    def __init__(self, path: Path) -> None:
+        self.path = os.fsdecode(path)
+        self._work: dict[str, Any]
+        names = _shards_in(self.path)
+        self.shards: tuple[Store, ...] = (self,)
+        if names:
+            self.shards = tuple(type(self)(os.path.join(self.path, name)) for name in names)
+            for other in self.shards[1:]:
+                if other._work["job"] != self.shards[0]._work["job"]:
+                    raise _broken(other.path, "expected the encoding and options of the other shards, got others")
+            self._work = self.shards[0]._work
+        else:
+            self._work = _read_json(self.path, "encoding.json")
+            if (name := _column(self._work).name) != self.column_name:
+                raise ValueError(f"{files.shown(self.path)}: expected a store of {self.column_name}, got one of {name}")
+            summary = _read_json(self.path, "summary.json")
+            self._count, self._pieces = int(summary["rows"]), int(summary["files"])
+            self._check(summary)
+        self._ends = np.cumsum([shard._pieces for shard in self.shards])
+        self.num_rows = sum(shard._count for shard in self.shards)
+        self._mapped_rows: Array | None = None
+        self._offsets: Array | None = None
+
+    def _check(self, summary: dict[str, Any]) -> None:
+        column = _column(self._work)
+        width = _row_size(self._work) * column.dtype.itemsize
+        sizes = {
+            f"{column.name}.npy": _HEADER + self._count * width,
+            "offsets.npy": _HEADER + 8 * (self._pieces + 1),
+            "manifest.jsonl": int(summary["manifest_bytes"]),
+        }
+        for name, size in sizes.items():
+            path = os.path.join(self.path, name)
+            got = os.stat(path).st_size
+            if got != size:
+                raise _broken(path, f"expected {size} bytes, got {got}")
+
+    @property
+    def rows(self) -> Array:
+        """The rows of all pieces end to end, memory-mapped (of a store without shards)."""
+        if self.shards != (self,):
+            raise ValueError(f"{files.shown(self.path)}: expected one shard, got {len(self.shards)}: see shards")
+        if self._mapped_rows is None:
+            self._mapped_rows = _mapped(os.path.join(self.path, self.column_name + ".npy"))
+            self._offsets = _mapped(os.path.join(self.path, "offsets.npy"))
+            if len(self._mapped_rows) != self._count or self._offsets[-1] != self._count:
+                raise _broken(self.path, f"expected {self._count} rows, got {len(self._mapped_rows)}")
+        return self._mapped_rows
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @overload
+    def __getitem__(self, index: int) -> Array: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Array]: ...
+    def __getitem__(self, index: int | slice) -> Array | list[Array]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = index + len(self) if index < 0 else index
+        if not 0 <= i < len(self):
+            raise IndexError(f"{files.shown(self.path)}: expected a piece below {len(self)}, got {index}")
+        which = int(np.searchsorted(self._ends, i, side="right"))
+        shard = self.shards[which]
+        if shard is not self:
+            return shard[i - int(self._ends[which]) + shard._pieces]
+        rows = self.rows
+        assert self._offsets is not None
+        return self._piece(rows[int(self._offsets[i]) : int(self._offsets[i + 1])])
+
+    def _piece(self, rows: Array) -> Array:
+        """A piece as it is shown, of its rows."""
+        return rows
+
+    @property
+    def manifest(self) -> Iterator[dict[str, Any]]:
+        """What is known about every piece, in the order of the pieces: file, bytes, sha256, offset, length, issues.
+
+        Names hold bytes that are not UTF-8 as `os.fsdecode` does; `os.fsencode` gives them back.
+        """
+        return (line for shard in self.shards for line in _lines(shard.path) if "error" not in line)
+
+    @property
+    def failures(self) -> Iterator[dict[str, Any]]:
+        """What is known about every file that is not in the store: file, error, and bytes and sha256 if it was read."""
+        return (line for shard in self.shards for line in _lines(shard.path) if "error" in line)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path,)
+
+
+class TokenStore(Store):
     """The tokens of many pieces, read from the disk as they are looked at.
 
     ``store[i]`` is a read-only view on the memory-mapped column: shape (n,) or (n, slots), uint16 or int32.
@@ -182,96 +278,24 @@ class TokenStore(Sequence[npt.NDArray[Any]]):
     FileNotFoundError
         There is no store.
     ValueError
-        It is unfinished, damaged, or a shard is missing; the message names it and says what is wrong.
+        It is unfinished, damaged, one of something else, or a shard is missing; the message names it and says what is
+        wrong.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = os.fsdecode(path)
-        self._work: dict[str, Any]
-        names = _shards_in(self.path)
-        self.shards: tuple[TokenStore, ...] = (self,)
-        if names:
-            self.shards = tuple(TokenStore(os.path.join(self.path, name)) for name in names)
-            for other in self.shards[1:]:
-                if other._work["job"] != self.shards[0]._work["job"]:
-                    raise _broken(other.path, "expected the encoding and options of the other shards, got others")
-            self._work = self.shards[0]._work
-        else:
-            self._work = _read_json(self.path, "encoding.json")
-            summary = _read_json(self.path, "summary.json")
-            self._rows, self._pieces = int(summary["rows"]), int(summary["files"])
-            self._check(summary)
-        self.encoding = encodings.load(self._work["job"]["encoding"])
-        self._ends = np.cumsum([shard._pieces for shard in self.shards])
-        self.num_tokens = sum(shard._rows for shard in self.shards) * _row_size(self._work)
-        self._column: Array | None = None
-        self._offsets: Array | None = None
+    column_name = "tokens"
 
-    def _check(self, summary: dict[str, Any]) -> None:
-        column = _column(self._work)
-        width = _row_size(self._work) * column.dtype.itemsize
-        sizes = {
-            f"{column.name}.npy": _HEADER + self._rows * width,
-            "offsets.npy": _HEADER + 8 * (self._pieces + 1),
-            "manifest.jsonl": int(summary["manifest_bytes"]),
-        }
-        for name, size in sizes.items():
-            path = os.path.join(self.path, name)
-            got = os.stat(path).st_size
-            if got != size:
-                raise _broken(path, f"expected {size} bytes, got {got}")
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.encoding = encodings.load(self._work["job"]["encoding"])
+        self.num_tokens = self.num_rows * _row_size(self._work)
 
     @property
     def tokens(self) -> Array:
         """All tokens end to end, memory-mapped (of a store without shards)."""
-        if self.shards != (self,):
-            raise ValueError(f"{files.shown(self.path)}: expected one shard, got {len(self.shards)}: see shards")
-        if self._column is None:
-            self._column = _mapped(os.path.join(self.path, _column(self._work).name + ".npy"))
-            self._offsets = _mapped(os.path.join(self.path, "offsets.npy"))
-            if len(self._column) != self._rows or self._offsets[-1] != self._rows:
-                raise _broken(self.path, f"expected {self._rows} rows, got {len(self._column)}")
-        return self._column
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    @overload
-    def __getitem__(self, index: int) -> Array: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Array]: ...
-    def __getitem__(self, index: int | slice) -> Array | list[Array]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        i = index + len(self) if index < 0 else index
-        if not 0 <= i < len(self):
-            raise IndexError(f"{files.shown(self.path)}: expected a piece below {len(self)}, got {index}")
-        which = int(np.searchsorted(self._ends, i, side="right"))
-        shard = self.shards[which]
-        if shard is not self:
-            return shard[i - int(self._ends[which]) + shard._pieces]
-        tokens = self.tokens
-        assert self._offsets is not None
-        return tokens[int(self._offsets[i]) : int(self._offsets[i + 1])]
-
-    @property
-    def manifest(self) -> Iterator[dict[str, Any]]:
-        """What is known about every piece, in the order of the pieces: file, bytes, sha256, offset, length, issues.
-
-        Names hold bytes that are not UTF-8 as `os.fsdecode` does; `os.fsencode` gives them back.
-        """
-        return (line for shard in self.shards for line in _lines(shard.path) if "error" not in line)
-
-    @property
-    def failures(self) -> Iterator[dict[str, Any]]:
-        """What is known about every file that is not in the store: file, error, and bytes and sha256 if it was read."""
-        return (line for shard in self.shards for line in _lines(shard.path) if "error" in line)
+        return self.rows
 
     def __repr__(self) -> str:
         return f"TokenStore({self.path!r}: {len(self)} pieces, {self.num_tokens} tokens, {self.encoding.name})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return TokenStore, (self.path,)
 
 
 # -- jobs ------------------------------------------------------------------------------------------------------------
@@ -337,7 +361,7 @@ class _Encode:
         tokens, lengths, sizes, digests, failed, issues = made
         errors: dict[int, dict[str, Any]] = {}
         for index, number, message, offset, track in failed:
-            if number in _NOT_THE_FILES_FAULT:
+            if number in NOT_THE_FILES_FAULT:
                 raise OSError(number, os.strerror(number), os.fsdecode(paths[index]))
             errors[index] = {"error": os.strerror(number) if number else message}
             if offset >= 0:
@@ -421,7 +445,11 @@ def _run(listed: Iterator[_File], job: Job, store: _Writer, workers: int, bar: P
         submitted = written = 0
         listing = True
         while True:
-            while listing and len(waiting) < workers * _BATCHES_PER_WORKER and sum(waiting) <= _BYTES_AHEAD:
+            # Every worker has something to do, however large files are; what waits beyond that is bounded.
+            while listing and (
+                len(waiting) < workers
+                or (len(waiting) < workers * _BATCHES_PER_WORKER and sum(waiting) <= _BYTES_AHEAD)
+            ):
                 batch = next(batches, None)
                 if batch is None:
                     listing = False

@@ -182,6 +182,9 @@ py::object encode_files(const midi::Encoder& encoder, const std::vector<std::str
 }  // namespace
 
 void register_corpus(py::module_& m) {
-  py::class_<Cancel>(m, "Cancel").def(py::init<>()).def("set", [](Cancel& cancel) { cancel.is_set = true; });
+  py::class_<Cancel>(m, "Cancel")
+      .def(py::init<>())
+      .def("set", [](Cancel& cancel) { cancel.is_set = true; })
+      .def("is_set", [](const Cancel& cancel) { return cancel.is_set.load(); });
   m.def("encode_files", &encode_files, "encoder"_a, "paths"_a, "strict"_a, "max_duration"_a, "narrow"_a, "cancel"_a);
 }
