@@ -44,6 +44,7 @@ FLOORS = {
     "generate": 4,
     "evaluate": 4,
     "train": 4,
+    "extraction": 5,
     "model": 5,
     "cli": 6,
     "__init__": 6,
@@ -219,7 +220,7 @@ def test_the_version_is_written_once():
 
 PUBLIC = {
     "music": ["Audio", "Model", "Score", "build_info", "load", "match", "models", "read_midi", "sample"],
-    "corpora": ["TokenStore", "encode_corpus"],
+    "corpora": ["FeatureStore", "TokenStore", "encode_corpus", "extract_features"],
     "rolls": ["piano_roll", "piano_rolls"],
     "errors": ["CheckpointError", "DeviceError", "MidiError", "MusicgenExtError", "WeightsError"],
 }

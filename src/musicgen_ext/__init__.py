@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from musicgen_ext.errors import MidiWarning as MidiWarning
     from musicgen_ext.errors import MusicgenExtError as MusicgenExtError
     from musicgen_ext.errors import WeightsError as WeightsError
+    from musicgen_ext.extraction import FeatureStore as FeatureStore
+    from musicgen_ext.extraction import extract_features as extract_features
     from musicgen_ext.features import StreamingMelspectrogram as StreamingMelspectrogram
     from musicgen_ext.features import StreamingMFCC as StreamingMFCC
     from musicgen_ext.features import StreamingSTFT as StreamingSTFT
@@ -52,6 +54,7 @@ _ROOMS = {
     "corpus": ("TokenStore", "encode_corpus"),
     "encodings": ("Note",),
     "errors": ("CheckpointError", "DeviceError", "MidiError", "MidiWarning", "MusicgenExtError", "WeightsError"),
+    "extraction": ("FeatureStore", "extract_features"),
     "features": (
         "StreamingMFCC",
         "StreamingMelspectrogram",

@@ -199,7 +199,8 @@ class Audio:
         try:
             soundfile.write(stream, self.y.T, self.sr, format=name, subtype=chosen)
         except soundfile.LibsndfileError as error:
-            raise ValueError(f"{files.shown(path)}: expected sound that {name} can hold, got: {error}") from None
+            problem = error.error_string  # without the address of our stream
+            raise ValueError(f"{files.shown(path)}: expected sound that {name} can hold, got: {problem}") from None
         files.replace(path, [stream.getbuffer()])
 
     def __eq__(self, other: object) -> bool:
@@ -393,7 +394,9 @@ def _from_soundfile(data: bytes, name: str) -> Audio:
     try:
         y, sr = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
-        raise ValueError(f"{name}: expected a sound file, got first bytes {data[:8]!r} ({error})") from None
+        raise ValueError(
+            f"{name}: expected a sound file, got first bytes {data[:8]!r} ({error.error_string})"
+        ) from None
     return Audio(y[:, 0] if y.shape[1] == 1 else np.ascontiguousarray(y.T), int(sr))
 
 
