@@ -677,3 +677,112 @@ def test_R47_features_of_odd_names(run: Run, here: Path) -> None:
         assert rolls.files == ["a b", "new\\nline", "caf\\udce9", "-x"]
     assert run("features", "roll", "-o", "rolls", "--", *map(os.fsdecode, names))[0] == 0
     assert sorted(os.listdir(b"rolls")) == sorted(name[:-4] + b".npy" for name in names)
+
+
+@pytest.fixture
+def sounds(here: Path) -> list[Path]:
+    rng = np.random.default_rng(0)
+    paths = [here / "one.wav", here / "two.wav", here / "sub" / "one.wav"]
+    (here / "sub").mkdir()
+    for i, path in enumerate(paths):
+        tone = 0.5 * np.sin(0.1 * np.arange(4000 + i))
+        mg.Audio(tone + rng.uniform(-0.1, 0.1, (1 + i % 2, len(tone))), 22_050).save(path)
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("feature", "options", "expected"),
+    [
+        ("mfcc", ["--n-mfcc", 13, "--lifter", 22.0], lambda y: mg.mfcc(y, n_mfcc=13, lifter=22.0)),
+        ("mel", ["--n-mels", 40, "--fmin", 50, "--fmax", 8000, "--htk"],
+         lambda y: mg.melspectrogram(y, n_mels=40, fmin=50, fmax=8000, htk=True)),
+        ("stft", ["--n-fft", 512, "--hop-length", 100, "--window", "hamming"],
+         lambda y: mg.stft(y, n_fft=512, hop_length=100, window="hamming")),
+    ],
+)  # fmt: skip
+def test_features_of_sounds(run: Run, sounds: list[Path], feature: str, options: list[Any], expected: Any) -> None:
+    code, out, err = run("features", feature, *sounds, "-o", "x.npz", *options)
+    assert (code, out, err) == (0, f"x.npz: 3 {feature}\n", "")
+    with np.load("x.npz") as arrays:
+        assert arrays.files == ["one", "two", "one-2"]
+        for name, path in zip(arrays.files, sounds, strict=True):
+            np.testing.assert_array_equal(arrays[name], expected(mg.read_audio(path).to_mono().y))
+    assert run("features", feature, *sounds, "-o", "x.npz")[0] == 1  # exists
+    assert run("features", feature, *sounds, "-o", "folder", *options)[:2] == (0, f"folder: 3 {feature}\n")
+    np.testing.assert_array_equal(np.load("folder/two.npy"), expected(mg.read_audio(sounds[1]).to_mono().y))
+
+
+def test_features_at_another_rate(run: Run, sounds: list[Path]) -> None:
+    pytest.importorskip("soxr")
+    assert run("features", "logmel", sounds[0], "-o", "x.npz", "--sr", 16_000, "--n-mels", 40)[0] == 0
+    sound = mg.read_audio(sounds[0], sr=16_000).to_mono()
+    with np.load("x.npz") as arrays:
+        assert arrays["one"].shape == mg.melspectrogram(sound.y, sr=16_000, n_mels=40).shape
+
+
+@pytest.mark.parametrize("feature", ["mfcc", "mel", "logmel", "chroma", "stft"])
+def test_features_of_sounds_are_drawn(run: Run, sounds: list[Path], feature: str) -> None:
+    pytest.importorskip("matplotlib")
+    code, _, err = run("features", feature, sounds[0], "-o", "x.npz", "--plot", "x.png")
+    assert (code, err) == (0, "")
+    assert Path("x.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_features_in_a_store(run: Run, sounds: list[Path]) -> None:
+    Path("sub/bad.wav").write_bytes(b"no sound")
+    code, out, err = run("features", "mfcc", "sub", "-o", "store", "--store", "--n-mfcc", 5)
+    assert (code, out) == (1, "store: 8 frames of 1 files\n")
+    assert err.startswith("error: bad.wav: sound: expected a sound file, got first bytes")
+    assert err.endswith("1 of 2 files done, 1 failed\n")
+    opened = mg.FeatureStore("store")
+    np.testing.assert_array_equal(opened[0], mg.mfcc(mg.read_audio(sounds[2]).to_mono().y, n_mfcc=5))
+    assert run("features", "mfcc", *sounds, "-o", "parts", "--store", "--shard", "1/1", "--workers", 2)[0] == 0
+    assert len(mg.FeatureStore("parts")) == 3
+
+
+def test_R47_one_bad_sound_among_a_thousand(run: Run, here: Path) -> None:
+    names = [f"{i}.wav" for i in range(1000)]
+    data = mg.Audio(np.ones(200, np.float32), 22_050).to_wav()
+    for name in names:
+        Path(name).write_bytes(data)
+    Path("500.wav").write_bytes(b"no sound")
+    options = ("--n-fft", 64, "--n-mels", 8, "--n-mfcc", 4)
+    for out in ("x.npz", "x"):
+        code, said, err = run("features", "mfcc", *names, "-o", out, *options)
+        assert (code, said) == (1, f"{out}: 999 mfcc\n")
+        assert err.startswith("error: 500.wav: expected a sound file")
+        assert err.endswith("999 of 1000 files done, 1 failed\n")
+        assert err.count("\n") == 2
+    with np.load("x.npz") as arrays:
+        assert len(arrays.files) == 999
+    assert len(os.listdir("x")) == 999
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["mfcc", "missing.wav", "-o", "x.npz"], 1, "error: missing.wav: No such file or directory"),
+        (["mfcc", "missing.wav", "-o", "x.npz"], 1, "error: x.npz: not written, none of 1 files could be read"),
+        (["mfcc", "sub", "-o", "x.npz"], 1, "error: sub: Is a directory"),
+        (["mfcc", "one.wav", "-o", "x.npz", "--n-fft", "0"], 2, "error: n_fft: expected 1 to"),
+        (["mfcc", "one.wav", "-o", "x.npz", "--n-mfcc", "-2"], 2, "error: n_mfcc: expected"),
+        (["mel", "one.wav", "-o", "x.npz", "--fmin", "9000", "--fmax", "20"], 2, "error: fmin: expected less than"),
+        (["mfcc", "one.wav", "-o", "x.npz", "--sr", "0"], 2, "error: sr: expected 1 to"),
+        (["stft", "one.wav", "-o", "x.npz", "--window", "hat"], 2, "error: "),
+        (["mel", "one.wav", "-o", "x.npz", "--n-mfcc", "3"], 2, "unrecognized arguments: --n-mfcc"),
+        (["mfcc", "one.wav", "-o", "x.npz", "--shard", "1/2"], 2, "error: --shard: expected --store, too"),
+        (["mfcc", "one.wav", "-o", "x", "--store", "--shard", "3/2"], 2, "error: shard: expected i/n"),
+        (["mfcc", "one.wav", "-o", "x", "--store", "--plot", "x.png"], 2, "error: --plot: expected no --store"),
+        (["mfcc", "one.wav", "-o", "x.npz", "--plot", "x.txt"], 2, "error: x.txt: expected a name in"),
+        (["mfcc", "one.wav"], 2, "error: the following arguments are required: -o/--output"),
+    ],
+)
+def test_R47_features_of_sounds_that_cannot_be(
+    run: Run, sounds: list[Path], arguments: list[str], code: int, message: str
+) -> None:
+    before = sorted(os.listdir("."))
+    got, out, err = run("features", *arguments)
+    assert (got, out) == (code, "")
+    assert message in err
+    assert "Traceback" not in err
+    assert sorted(os.listdir(".")) == before

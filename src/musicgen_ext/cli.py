@@ -14,13 +14,14 @@ import os
 import stat
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NoReturn, cast
 
 import numpy as np
 
-from musicgen_ext import corpus, encodings, files, model, summary
+from musicgen_ext import checks, corpus, encodings, files, model, summary
+from musicgen_ext.audio import read_audio
 from musicgen_ext.encodings import read_voices
 from musicgen_ext.errors import MidiWarning, MusicgenExtError, WeightsError
 from musicgen_ext.midi import Score, read_midi
@@ -236,6 +237,59 @@ def _add_features(features: argparse.ArgumentParser, common: argparse.ArgumentPa
     roll.add_argument("--threads", type=_whole, metavar="N", help="files at a time (one for every CPU)")
     roll.add_argument("--plot", metavar="FILE", help="picture of the roll of one file (needs [plot])")
     roll.add_argument("--force", action="store_true", help="overwrite files that exist")
+    for name, text in _SOUND_FEATURES.items():
+        _add_sound_feature(kinds, name, text, common)
+
+
+_SOUND_FEATURES = {
+    "mfcc": "mel-frequency cepstral coefficients of sound files",
+    "mel": "mel spectrograms of sound files (power)",
+    "logmel": "mel spectrograms of sound files, in dB",
+    "chroma": "pitch classes of sound files",
+    "stft": "short-time Fourier transforms of sound files (complex)",
+}
+# Options of the functions behind them: name, type, which features have it (all if none is named), help.
+_SOUND_OPTIONS: tuple[tuple[str, type, tuple[str, ...], str], ...] = (
+    ("n_fft", int, (), "samples of a frame (2048)"),
+    ("hop_length", int, (), "samples from one frame to the next (512)"),
+    ("win_length", int, (), "samples of the window (n_fft)"),
+    ("window", str, (), "hann, hamming, blackman … (hann)"),
+    ("n_mfcc", int, ("mfcc",), "coefficients (20)"),
+    ("lifter", float, ("mfcc",), "cepstral liftering (0: none)"),
+    ("n_mels", int, ("mfcc", "mel", "logmel"), "mel bands (128)"),
+    ("fmin", float, ("mfcc", "mel", "logmel"), "lowest frequency, in Hz (0)"),
+    ("fmax", float, ("mfcc", "mel", "logmel"), "highest frequency, in Hz (half the sample rate)"),
+    ("htk", bool, ("mfcc", "mel", "logmel"), "HTK's mel scale in place of Slaney's"),
+    ("n_chroma", int, ("chroma",), "pitch classes (12)"),
+)
+
+
+def _add_sound_feature(kinds: Any, name: str, text: str, common: argparse.ArgumentParser) -> None:
+    made = kinds.add_parser(
+        name,
+        help=text,
+        description=_SOUND.replace("KIND", name),
+        parents=[common],
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.set_defaults(run=_features_sound, feature=name)
+    made.add_argument("inputs", nargs="+", metavar="IN", help="sound file; with --store, also a folder of them")
+    made.add_argument("-o", "--output", required=True, metavar="OUT", help="NAME.npz, or a folder for .npy files")
+    made.add_argument("--sr", type=_whole, default=22_050, metavar="HZ", help="sample rate to resample to (22050)")
+    for option, kind, features, help in _SOUND_OPTIONS:
+        if features and name not in features:
+            continue
+        flag = "--" + option.replace("_", "-")
+        if kind is bool:
+            made.add_argument(flag, action="store_const", const=True, help=help)
+        else:
+            made.add_argument(flag, type=_whole if kind is int else kind, metavar=option.upper(), help=help)
+    made.add_argument("--store", action="store_true", help="one memory-mapped store in the folder OUT; resumes")
+    made.add_argument("--workers", type=_whole, metavar="N", help="with --store: files at a time (one for every CPU)")
+    made.add_argument("--shard", metavar="I/N", help="with --store: only the I-th of N parts of the files")
+    made.add_argument("--plot", metavar="FILE", help="picture of the features of one file (needs [plot])")
+    made.add_argument("--force", action="store_true", help="overwrite files that exist")
 
 
 _SAMPLE = """\
@@ -277,6 +331,19 @@ Piano rolls of MIDI files: arrays of 128 pitches by frames, or by steps of a bea
 
 An array is named after its file, "piece" for "folder/piece.mid" ("piece-2" for another of that name). A file that
 cannot be read is reported and left out.
+"""
+
+
+_SOUND = """\
+Features of sound files, in arrays of shape (dims, frames).
+
+  musicgen-ext features KIND *.wav -o features.npz
+  musicgen-ext features KIND *.wav -o features/ --sr 16000 --n-fft 512 --hop-length 160
+  musicgen-ext features KIND one.wav -o one.npz --plot one.png
+  musicgen-ext features KIND recordings -o store --store --shard 1/4
+
+An array is named after its file, "song" for "folder/song.wav" ("song-2" for another of that name). A file that cannot
+be read is reported and left out. Other formats than WAV, and other sample rates than --sr, need [audio].
 """
 
 
@@ -452,18 +519,23 @@ def _encode(arguments: argparse.Namespace) -> int:
     if not done.files + done.failed and arguments.shard is None:
         names = ", ".join(corpus.MIDI_SUFFIXES)
         raise Failure(f"{', '.join(map(files.shown, what))}: expected files with names in {names}, got none")
-    for name, reason in done.failures:
-        _say(f"error: {files.shown(name)}: {reason}")
-    if done.failed:
-        listed = "" if done.failed == len(done.failures) else f"; {os.path.join(done.path, 'manifest.jsonl')} lists all"
-        _say(f"{done.files} of {done.files + done.failed} files encoded, {done.failed} failed{listed}")
-    if done.links:
-        _say(f"warning: {done.links} links to folders were not followed")
+    _say_failures(done, "encoded")
     print(
         f"{files.shown(done.path)}: {done.files:,} pieces, {done.tokens:,} tokens, {done.issues:,} issues, "
         f"{done.seconds:.1f} s"
     )
     return BAD_DATA if done.failed else DONE
+
+
+def _say_failures(done: Any, what: str) -> None:
+    """What went wrong with the files of a store, of its summary."""
+    for name, reason in done.failures:
+        _say(f"error: {files.shown(name)}: {reason}")
+    if done.failed:
+        listed = "" if done.failed == len(done.failures) else f"; {os.path.join(done.path, 'manifest.jsonl')} lists all"
+        _say(f"{done.files} of {done.files + done.failed} files {what}, {done.failed} failed{listed}")
+    if done.links:
+        _say(f"warning: {done.links} links to folders were not followed")
 
 
 def _encoding_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -695,19 +767,7 @@ def _features_roll(arguments: argparse.Namespace) -> int:
     from musicgen_ext import rolls
 
     names: list[str] = arguments.inputs
-    is_archive = arguments.output.lower().endswith(".npz")
-    labels = _labels(names)
-    folder = "" if is_archive else arguments.output
-    targets = [arguments.output] if is_archive else [os.path.join(folder, f"{label}.npy") for label in labels]
-    if arguments.plot is not None:
-        if not arguments.plot.lower().endswith(_PICTURES):
-            raise Failure(f"{files.shown(arguments.plot)}: expected a name in {', '.join(_PICTURES)}", USAGE)
-        if len(names) != 1:
-            raise Failure(f"--plot: expected one file to draw, got {len(names)}", USAGE)
-        targets.append(arguments.plot)
-    if not arguments.force:
-        for target in targets:
-            _refuse_to_overwrite(target)
+    labels = _checked_labels(arguments)
     threshold = 64.0 if arguments.pedal_threshold is None else arguments.pedal_threshold
     found = rolls.piano_rolls(
         names,
@@ -723,11 +783,92 @@ def _features_roll(arguments: argparse.Namespace) -> int:
         packed=arguments.packed,
         dtype=arguments.dtype,
     )
+    return _save_arrays(arguments, labels, found, "rolls", lambda roll: _drawn(roll, arguments))
+
+
+def _features_sound(arguments: argparse.Namespace) -> int:
+    from musicgen_ext.features import named
+
+    feature: str = arguments.feature
+    given = {option: getattr(arguments, option, None) for option, *_ in _SOUND_OPTIONS}
+    options = {option: value for option, value in given.items() if value is not None}
+    try:
+        checks.integer("sr", arguments.sr)
+        named.shape_of(feature, arguments.sr, **options)
+    except (TypeError, ValueError) as error:
+        raise Failure(str(error), USAGE) from None
+    if arguments.store:
+        return _store_features(arguments, options)
+    for name in ("workers", "shard"):
+        if getattr(arguments, name) is not None:
+            raise Failure(f"--{name}: expected --store, too", USAGE)
+    labels = _checked_labels(arguments)
+
+    def found() -> Iterator[Any]:
+        for name in arguments.inputs:
+            try:
+                sound = read_audio(name, arguments.sr).to_mono()
+                yield np.ascontiguousarray(named.compute(feature, sound.y, sound.sr, **options))
+            except (OSError, ValueError, ImportError, MemoryError) as error:
+                yield error
+
+    def draw(values: Any) -> Any:
+        hop = options.get("hop_length", 512)
+        return named.plot(feature, values, arguments.sr, hop)
+
+    return _save_arrays(arguments, labels, found(), feature, draw)
+
+
+def _store_features(arguments: argparse.Namespace, options: dict[str, Any]) -> int:
+    from musicgen_ext import extraction
+
+    if arguments.plot is not None:
+        raise Failure("--plot: expected no --store, which holds many files", USAGE)
+    inputs: list[str] = arguments.inputs
+    done = extraction.extract_features(
+        inputs[0] if len(inputs) == 1 else inputs,
+        arguments.feature,
+        out=arguments.output,
+        sr=arguments.sr,
+        workers=arguments.workers,
+        shard=arguments.shard,
+        force=arguments.force,
+        progress=True,
+        **options,
+    )
+    if not done.files + done.failed and arguments.shard is None:
+        names = ", ".join(extraction.AUDIO_SUFFIXES)
+        raise Failure(f"{', '.join(map(files.shown, inputs))}: expected files with names in {names}, got none")
+    _say_failures(done, "done")
+    print(f"{files.shown(done.path)}: {done.frames:,} frames of {done.files:,} files")
+    return BAD_DATA if done.failed else DONE
+
+
+def _checked_labels(arguments: argparse.Namespace) -> list[str]:
+    """What the arrays of the input files are called, once it is sure that nothing stands in the way of the outputs."""
+    labels = _labels(arguments.inputs)
+    is_archive = arguments.output.lower().endswith(".npz")
+    targets = [arguments.output] if is_archive else [os.path.join(arguments.output, f"{label}.npy") for label in labels]
+    if arguments.plot is not None:
+        if not arguments.plot.lower().endswith(_PICTURES):
+            raise Failure(f"{files.shown(arguments.plot)}: expected a name in {', '.join(_PICTURES)}", USAGE)
+        if len(labels) != 1:
+            raise Failure(f"--plot: expected one file to draw, got {len(labels)}", USAGE)
+        targets.append(arguments.plot)
+    if not arguments.force:
+        for target in targets:
+            _refuse_to_overwrite(target)
+    return labels
+
+
+def _save_arrays(
+    arguments: argparse.Namespace, labels: Sequence[str], found: Iterable[Any], what: str, draw: Callable[[Any], Any]
+) -> int:
+    """Write what was found for every label, an array or the error in its place, to where `arguments` says."""
     done: list[str] = []
 
     def good() -> Iterator[tuple[str, Any]]:
-        """The rolls of the files that could be read, by label."""
-        with Progress(len(names), "rolls") as bar:
+        with Progress(len(labels), what) as bar:
             for i, (label, result) in enumerate(zip(labels, found, strict=True)):
                 if isinstance(result, Exception):
                     if arguments.debug:
@@ -736,22 +877,22 @@ def _features_roll(arguments: argparse.Namespace) -> int:
                     _say(f"error: {_explained(result)[0]}")
                 else:
                     if arguments.plot is not None:
-                        _plot(lambda roll=result: _drawn(roll, arguments), arguments.plot)  # type: ignore[misc]
+                        _plot(lambda result=result: draw(result), arguments.plot)  # type: ignore[misc]
                     yield label, result
                     done.append(label)
                 bar.update(i + 1)
         if not done:
-            raise Failure(f"{files.shown(arguments.output)}: not written, none of {len(names)} files could be read")
+            raise Failure(f"{files.shown(arguments.output)}: not written, none of {len(labels)} files could be read")
 
-    if is_archive:
+    if arguments.output.lower().endswith(".npz"):
         files.replace(arguments.output, _archive(good()))
     else:
-        os.makedirs(folder, exist_ok=True)
-        for label, roll in good():
-            files.replace(os.path.join(folder, f"{label}.npy"), _array_file(roll))
-    print(f"{files.shown(arguments.output)}: {len(done)} rolls")
-    if len(done) < len(names):
-        _say(f"{len(done)} of {len(names)} files done, {len(names) - len(done)} failed")
+        os.makedirs(arguments.output, exist_ok=True)
+        for label, array in good():
+            files.replace(os.path.join(arguments.output, f"{label}.npy"), _array_file(array))
+    print(f"{files.shown(arguments.output)}: {len(done)} {what}")
+    if len(done) < len(labels):
+        _say(f"{len(done)} of {len(labels)} files done, {len(labels) - len(done)} failed")
         return BAD_DATA
     return DONE
 

@@ -77,7 +77,8 @@ def compute(name: str, y: Any, sr: float, *, threads: int | None = None, **optio
 def shape_of(name: str, sr: float, **options: Any) -> tuple[int, np.dtype[Any]]:
     """The rows of a feature and their type, for sounds of any length."""
     framing = max(int(options.get("n_fft") or 2048), 1)
-    probe = compute(name, np.zeros(framing, np.float32), sr, **options)
+    tone = np.sin(0.3 * np.arange(framing)).astype(np.float32)  # silence has no tuning, and "chroma" would say so
+    probe = compute(name, tone, sr, **options)
     if probe.ndim != 2:
         raise ValueError(f"{name}: expected a feature of shape (dims, frames), got {probe.shape}")
     return probe.shape[0], probe.dtype
