@@ -21,6 +21,9 @@
 #else
 #define MUSICGEN_FORKS 0
 #endif
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 namespace musicgen {
 
@@ -94,9 +97,28 @@ class Pool {
     const std::lock_guard<std::mutex> lock(mutex_);
     const int helpers = std::min(wanted, grow_to(wanted));
     job.wanted = helpers;
+    steer_away();
     jobs_.push_back(&job);
     posted_.fetch_add(1);
     return helpers;
+  }
+
+  // Linux likes to wake a thread on the processor of whoever wakes it, where it would wait for its caller to pause: 30
+  // s of sound took two threads longer than one. So the threads may use all processors of the caller but the one it is
+  // on.
+  void steer_away() {
+#if defined(__linux__)
+    cpu_set_t others;
+    const int here = sched_getcpu();
+    if (here < 0 || pthread_getaffinity_np(pthread_self(), sizeof(others), &others) != 0) return;
+    CPU_CLR(here, &others);
+    if (CPU_COUNT(&others) == 0) return;
+    const bool same = CPU_EQUAL(&others, &others_);
+    for (std::size_t i = same ? steered_ : 0; i < handles_.size(); ++i)
+      pthread_setaffinity_np(handles_[i], sizeof(others), &others);  // refused: then it is slower, no more
+    others_ = others;
+    steered_ = handles_.size();
+#endif
   }
 
   template <typename Action>
@@ -127,7 +149,13 @@ class Pool {
   // Starts threads until there are `wanted`, or no more to be had; returns how many there are.
   int grow_to(int wanted) {
     try {
-      for (; threads_ < wanted; ++threads_) std::thread([this] { serve(); }).detach();
+      for (; threads_ < wanted; ++threads_) {
+        std::thread thread([this] { serve(); });
+#if defined(__linux__)
+        handles_.push_back(thread.native_handle());
+#endif
+        thread.detach();
+      }
     } catch (const std::system_error&) {
     }
     return threads_;
@@ -161,6 +189,11 @@ class Pool {
   std::vector<Job*> jobs_;
   std::atomic<unsigned> posted_{0};
   int threads_ = 0;
+#if defined(__linux__)
+  std::vector<pthread_t> handles_;
+  std::size_t steered_ = 0;  // of the handles, to these processors
+  cpu_set_t others_{};
+#endif
 };
 
 // Never destroyed: its threads may still wait in it while the process ends. A forked child has none of these threads,
