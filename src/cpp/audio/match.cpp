@@ -7,9 +7,10 @@
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <thread>
 
 #include "base/checked.h"
-#include "base/parallel.h"
+#include "base/pool.h"
 #include "base/target.h"
 
 #if MUSICGEN_X86
@@ -125,13 +126,13 @@ class Watch {
 template <class Body>
 bool over_pieces(std::size_t count, int threads, const Requested& requested, Body&& body) {
   std::atomic<bool> stopped{false};
-  std::atomic<std::size_t> next{0};
-  const auto parts = std::max<std::size_t>(1, std::min(count, static_cast<std::size_t>(std::max(threads, 1))));
-  const auto share = [&](int part) {
-    Watch watch(part == 0 ? &requested : nullptr, stopped);
-    for (std::size_t k = next++; k < count && !stopped; k = next++) body(k, watch);
+  const auto caller = std::this_thread::get_id();
+  const auto search = [&](std::size_t k) {
+    if (stopped) return;
+    Watch watch(std::this_thread::get_id() == caller ? &requested : nullptr, stopped);
+    body(k, watch);
   };
-  parallel(static_cast<int>(parts), share, [&] {
+  spread(count, threads, search, [&] {
     if (requested()) stopped = true;
   });
   return !stopped;
