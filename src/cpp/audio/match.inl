@@ -1,25 +1,46 @@
 // The kernels, in terms of the lanes included before this file. No standard library calls: see base/target.h.
 
-// out[0 … kOffsets) = sum over rows r and frames j of clip[r][j] * piece[r][j + offset].
+// out[0 … kOffsets) = sum over rows r and frames j of clip[r][j] * piece[r][j + offset]. Frames sixteen apart follow
+// one another, in chains that are added up apart: errors stay small, and what one frame loads is what the next ones
+// need.
 void correlate_block(const float* clip, std::size_t clip_stride, const float* piece, std::size_t piece_stride, int dims,
                      std::int64_t frames, float* out) {
-  constexpr int vecs = kOffsets / kLanes;
-  constexpr std::int64_t run = 256;  // terms in one chain; chains are added up apart, so that errors stay small
-  V total[vecs];
-  for (int v = 0; v < vecs; ++v) total[v] = set1(0.0f);
+  static_assert(kOffsets == 4 * kLanes, "four vectors of offsets");
+  V total[4] = {set1(0.0f), set1(0.0f), set1(0.0f), set1(0.0f)};
   for (int r = 0; r < dims; ++r, clip += clip_stride, piece += piece_stride) {
-    for (std::int64_t first = 0; first < frames; first += run) {
-      const std::int64_t last = first + run < frames ? first + run : frames;
-      V sum[vecs];
-      for (int v = 0; v < vecs; ++v) sum[v] = set1(0.0f);
-      for (std::int64_t j = first; j < last; ++j) {
-        const V each = set1(clip[j]);
-        for (int v = 0; v < vecs; ++v) sum[v] = fma(each, load(piece + j + kLanes * v), sum[v]);
+    for (std::int64_t phase = 0; phase < kLanes && phase < frames; ++phase) {
+      const float *q = clip + phase, *x = piece + phase, *const end = clip + frames;
+      V s0 = set1(0.0f), s1 = s0, s2 = s0, s3 = s0;
+      const auto step = [&](V a, V b, V c, V d) __attribute__((always_inline)) {
+        const V each = set1(*q);
+        s0 = fma(each, a, s0);
+        s1 = fma(each, b, s1);
+        s2 = fma(each, c, s2);
+        s3 = fma(each, d, s3);
+        q += kLanes;
+        x += kLanes;
+      };
+      if constexpr (kManyRegisters) {
+        V a = load(x), b = load(x + kLanes), c = load(x + 2 * kLanes), d;
+        while (end - q > 3 * kLanes) {
+          d = load(x + 3 * kLanes);
+          step(a, b, c, d);
+          a = load(x + 3 * kLanes);
+          step(b, c, d, a);
+          b = load(x + 3 * kLanes);
+          step(c, d, a, b);
+          c = load(x + 3 * kLanes);
+          step(d, a, b, c);
+        }
       }
-      for (int v = 0; v < vecs; ++v) total[v] = add(total[v], sum[v]);
+      while (q < end) step(load(x), load(x + kLanes), load(x + 2 * kLanes), load(x + 3 * kLanes));
+      total[0] = add(total[0], s0);
+      total[1] = add(total[1], s1);
+      total[2] = add(total[2], s2);
+      total[3] = add(total[3], s3);
     }
   }
-  for (int v = 0; v < vecs; ++v) store(out + kLanes * v, total[v]);
+  for (int v = 0; v < 4; ++v) store(out + kLanes * v, total[v]);
 }
 
 // Lane l of step t is the cell (row l of the strip, frame t - l): its neighbours come from the two steps before.

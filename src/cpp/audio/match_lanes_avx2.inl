@@ -1,5 +1,7 @@
 // AVX2 with FMA: two registers hold sixteen floats. Included inside a namespace compiled for this instruction set.
 
+constexpr bool kManyRegisters = false;
+
 struct V {
   __m256 lo, hi;
 };

@@ -1,5 +1,7 @@
 // AVX-512: one register holds sixteen floats. Included inside a namespace compiled for this instruction set.
 
+constexpr bool kManyRegisters = true;  // sixteen floats in one of thirty-two
+
 struct V {
   __m512 v;
 };

@@ -72,6 +72,8 @@ inline Quarter q_shift_in(Quarter before, Quarter a) { return {{before.v[3], a.v
 
 #endif
 
+constexpr bool kManyRegisters = false;
+
 struct V {
   Quarter q[4];
 };
