@@ -303,7 +303,7 @@ def test_time_shift(rng, samples):
 
 
 # Of the largest sample. librosa adds phases up in single precision unless it is given doubles, as here; then what is
-# left comes from bins of next to no magnitude, whose phases are rounding. Worst measured: 3e-6.
+# left comes from bins of next to no magnitude, whose phases are rounding. Worst measured: 4e-6.
 STRETCH_BOUND = 2e-5
 
 
@@ -346,7 +346,7 @@ def test_a_tone_keeps_what_should_stay(rate, steps):
 def test_stretching_in_blocks_is_stretching_at_once(rng, monkeypatch):
     y = rng.normal(size=(2, 20_000)).astype(np.float32)
     whole = [signals.time_stretch(y, rate) for rate in (0.6, 1.9)]
-    monkeypatch.setattr(signals, "_BLOCK", 7 * 1025)
+    monkeypatch.setattr(signals, "_CACHED", 7 * 1025)
     for rate, expected in zip((0.6, 1.9), whole, strict=True):
         # A sum of phases that begins in the middle is rounded elsewhere, in the last bits of a double.
         assert np.max(np.abs(signals.time_stretch(y, rate) - expected)) <= 4 * EPS * np.abs(expected).max()
@@ -444,7 +444,7 @@ def test_both_ends_of_a_range_of_samples_are_drawn():
         (lambda y: signals.time_shift(y, 0.5), TypeError, "samples"),
         (lambda y: signals.time_shift(y, (5, 2)), ValueError, "samples: expected a range"),
         (lambda y: signals.time_shift(y, 1, mode="roll"), ValueError, "mode"),
-        (lambda y: signals.time_stretch(y, 0), ValueError, "rate: expected a finite number >= 0.015625 <= 64"),
+        (lambda y: signals.time_stretch(y, 0), ValueError, "rate: expected a finite number >= 0.015625"),
         (lambda y: signals.time_stretch(y, (2, 1)), ValueError, "rate: expected a range"),
         (lambda y: signals.time_stretch(y, 1.5, hop_length=0), ValueError, "hop_length"),
         (lambda y: signals.pitch_shift(y, 80, sr=8000), ValueError, "n_steps: .*72"),

@@ -36,6 +36,7 @@ Reference = float | Callable[[Floats], Any]
 _MOST_OCTAVES = 6  # of a tempo or a pitch, either way
 _MOST_DB = 400.0  # either way: float32 holds 1e38
 _GAIN, _NOISE, _SHIFT, _STRETCH, _PITCH = 1, 2, 3, 4, 5  # k of the streams
+_CACHED = 1 << 15  # values of a spectrogram stretched at a time: they stay in the second-level cache
 _BLOCK = 1 << 18  # samples of noise made at a time: milliseconds, so that Ctrl-C is heard
 
 
@@ -559,24 +560,32 @@ def phase_vocoder(
     rows = np.swapaxes(spectra, -1, -2).reshape(-1, frames, bins)
     out = checks.empty("phase_vocoder", (len(rows), len(steps), bins), np.complex64)
     advance = hop_length * 2 * np.pi * np.arange(bins) / max(n_fft, 1)
-    block = max(1, _BLOCK // bins)
+    block = max(1, _CACHED // bins)
     for row, target in zip(rows, out, strict=True):
         phase = np.angle(row[0].astype(np.complex128))
         for first in range(0, len(steps), block):
             at = steps[first : first + block]
             i = at.astype(np.intp)
-            seen = np.zeros((i[-1] + 2 - i[0], bins), np.complex128)
+            seen = np.zeros((i[-1] + 2 - i[0], bins), np.complex64)
             part = row[i[0] : i[-1] + 2]
             seen[: len(part)] = part
             i -= i[0]
-            magnitudes, angles = np.abs(seen), np.arctan2(seen.imag, seen.real)
+            real, imaginary = seen.real.astype(np.float64), seen.imag.astype(np.float64)
+            magnitudes = np.sqrt(real * real + imaginary * imaginary)
+            angles = np.arctan2(seen.imag, seen.real)  # to single precision; sums of them are not
             alpha = (at % 1.0)[:, None]
-            magnitude = (1 - alpha) * magnitudes[i] + alpha * magnitudes[i + 1]
-            turned = angles[i + 1] - angles[i] - advance
-            turned += advance - 2 * np.pi * np.round(turned / (2 * np.pi))
-            phases = np.cumsum(np.concatenate([phase[None], turned]), axis=0)
+            magnitude = magnitudes[i]
+            magnitude += alpha * (magnitudes[i + 1] - magnitude)
+            phases = np.empty((len(at) + 1, bins))
+            phases[0] = phase
+            turned = np.subtract(angles[i + 1], angles[i], out=phases[1:], dtype=np.float64)
+            turned -= advance
+            turned += advance - 2 * np.pi * np.rint(turned * (0.5 / np.pi))
+            np.cumsum(phases, axis=0, out=phases)
             phase = phases[-1]
-            target[first : first + block] = magnitude * np.exp(1j * phases[:-1])
+            wrapped = (phases[:-1] - 2 * np.pi * np.rint(phases[:-1] * (0.5 / np.pi))).astype(np.float32)
+            np.multiply(magnitude, np.cos(wrapped), out=target.real[first : first + block], casting="same_kind")
+            np.multiply(magnitude, np.sin(wrapped), out=target.imag[first : first + block], casting="same_kind")
     return np.swapaxes(out.reshape(*spectra.shape[:-2], len(steps), bins), -1, -2)
 
 
