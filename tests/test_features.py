@@ -855,10 +855,8 @@ def test_R25_sizes_that_cannot_be(sound):
             call(name, wide)
     with pytest.raises(MemoryError, match=r"\d{13,} bytes"):
         features.chroma_filter(sr=SR, n_fft=2**31 - 1, n_chroma=10_000)
-    many = np.broadcast_to(sound[:2048], (2**20, 2048))
-    with pytest.raises(MemoryError, match=r"tempogram: .* \d+ bytes"):
-        features.tempogram(onset_envelope=sound[:3000], win_length=2**23)
-    assert many.shape == (2**20, 2048)
+    with pytest.raises(MemoryError, match=r"tempogram: .* \d{13,} bytes"):
+        features.tempogram(onset_envelope=np.zeros(2**15, np.float32), win_length=2**24)
     assert np.isfinite(features.rms(y=sound)).all()  # the process lives on
 
 

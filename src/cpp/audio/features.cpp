@@ -21,6 +21,7 @@
 #if defined(_MSC_VER) && !defined(__clang__)
 #define __builtin_memcpy std::memcpy
 #define __builtin_inff() std::numeric_limits<float>::infinity()
+#define __builtin_sqrt std::sqrt
 #endif
 
 namespace musicgen::audio {

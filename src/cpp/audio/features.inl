@@ -308,16 +308,14 @@ void extremes_of_band(const float* tile, std::int64_t bins, std::int64_t count, 
     high[i] = -__builtin_inff();
   }
   for (std::int64_t k = 0; k < bins; ++k) {
-    float up[16], down[16];
-    __builtin_memcpy(up, tile + 16 * k, sizeof up);
-    __builtin_memcpy(down, tile + 16 * k, sizeof down);
-    for (std::int64_t i = 0; i < count; ++i) {
-      for (int j = 0; j < 16; ++j) {
-        const float l = low[16 * i + j], h = high[16 * i + j];
-        low[16 * i + j] = up[j] < l ? up[j] : l;
-        up[j] = up[j] < l ? l : up[j];
-        high[16 * i + j] = down[j] > h ? down[j] : h;
-        down[j] = down[j] > h ? h : down[j];
+    for (int j = 0; j < 16; j += RegisterOf<float>::width) {
+      auto up = load(tile + 16 * k + j), down = up;
+      for (std::int64_t at = j; at < 16 * count; at += 16) {
+        const auto l = load(low + at), h = load(high + at);
+        store(low + at, min(up, l));
+        up = max(up, l);
+        store(high + at, max(down, h));
+        down = min(down, h);
       }
     }
   }

@@ -17,6 +17,8 @@ _C64 = npt.NDArray[np.complex64]
 Reference = float | Callable[[_F32], Any]
 
 _LOG2_OF_10 = math.log2(10)
+_PIECE = 1 << 14
+_ABOVE_ONE = float(np.nextafter(np.float32(1), np.float32(2)))
 _LEAST = 1e-300  # for `amin`: smaller ones make no difference in float32
 
 
@@ -209,8 +211,9 @@ def mu_expand(x: npt.ArrayLike, *, mu: float = 255.0, quantize: bool = True, che
     array = np.asarray(x)
     if not (quantize and array.dtype.kind in "iu"):
         array = checks.floats("x", x, check_finite=check_finite)
-    scaled = array * (2.0 / (1 + mu)) if quantize else array.astype(np.float64)
-    return _expanded(_in_one("x", scaled), mu)
+    scale = 2.0 / (1 + mu) if quantize else 1.0
+    _in_one("x", array, scale)
+    return _expanded(array, mu, scale)
 
 
 # -- helpers -----------------------------------------------------------------------------------------------------------
@@ -253,14 +256,22 @@ def _from_db(S_db: npt.ArrayLike, rate: float, scale: float, check_finite: bool)
     return out
 
 
-def _in_one(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+def _in_one(name: str, values: npt.NDArray[Any], scale: float = 1.0) -> npt.NDArray[Any]:
+    if values.dtype == np.float32 and scale == 1 and not _core.any_from(values, _ABOVE_ONE):
+        return values
+    low, high = (values.min() * scale, values.max() * scale) if values.size else (0.0, 0.0)
     if low < -1 or high > 1:
         raise ValueError(f"{name}: expected values in [-1, 1], got {low:g} to {high:g}")
     return values
 
 
-def _expanded(compressed: npt.NDArray[np.float64], mu: float) -> _F32:
-    magnitude = np.expm1(np.abs(compressed) * math.log1p(mu)) / mu
-    expanded: npt.NDArray[np.float64] = np.copysign(magnitude, compressed)
-    return expanded.astype(np.float32)
+def _expanded(compressed: npt.NDArray[Any], mu: float, scale: float = 1.0) -> _F32:
+    """`compressed` times `scale`, in [-1, 1], expanded; in pieces that stay in cache."""
+    out = checks.empty("x", compressed.shape)
+    values, results = np.ascontiguousarray(compressed).reshape(-1), out.reshape(-1)
+    for begin in range(0, len(values), _PIECE):
+        part = np.multiply(values[begin : begin + _PIECE], scale, dtype=np.float64)
+        magnitude = np.expm1(np.abs(part) * math.log1p(mu))
+        magnitude /= mu
+        np.copysign(magnitude, part, out=results[begin : begin + _PIECE], casting="same_kind")
+    return out
