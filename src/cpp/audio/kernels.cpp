@@ -26,6 +26,14 @@ namespace {
 template <typename T>
 constexpr T kInfinity = std::numeric_limits<T>::infinity();
 
+inline void fetch_to_write(const void* p) {
+#if defined(__GNUC__)
+  __builtin_prefetch(p, 1);
+#else
+  (void)p;
+#endif
+}
+
 double decibels_of_double(double x) { return 10.0 * std::log10(x); }
 
 namespace baseline {

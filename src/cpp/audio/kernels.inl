@@ -358,7 +358,7 @@ inline Pair<T> split(const T* z, const T* mirror, T c, T s, int lane) {
 template <typename T>
 void spectrum(const RealPlan<T>& plan, const T* window, const T* const* frames, T* scratch, T* const* out, int n) {
   const T* z = transform_frames(plan, window, frames, scratch);
-  constexpr int kGroup = 8;
+  constexpr int kGroup = 8, kAhead = 4 * kGroup;
   alignas(64) T low[kGroup * kPoint], high[kGroup * kPoint];
   if (!plan.packed) {
     for (int k = 0; k < plan.bins; k += kGroup) {
@@ -371,6 +371,12 @@ void spectrum(const RealPlan<T>& plan, const T* window, const T* const* frames, 
   }
   for (int k = 0; k <= plan.points / 2; k += kGroup) {
     const int left = plan.points / 2 + 1 - k, group = left < kGroup ? left : kGroup;
+    // Where the next groups go, a line of every frame: stores that miss the caches would wait for these one by one.
+    if (left > kAhead)
+      for (int l = 0; l < n; ++l) {
+        fetch_to_write(out[l] + 2 * (k + kAhead));
+        fetch_to_write(out[l] + 2 * (plan.points - k - kAhead));
+      }
     for (int i = 0; i < group; ++i) {
       const int bin = k + i;
       T* to = low + i * kPoint;
