@@ -435,19 +435,22 @@ def _from_wav(data: bytes, name: str, tell: Callable[[str], object]) -> Audio:
     frames = len(samples) // block
     raw = samples[: frames * block]
     if code == _FLOAT:
-        y = np.frombuffer(raw, f"{order}f{width}").astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below, by name
+            y = np.frombuffer(raw, f"{order}f{width}").astype(np.float32)
     elif bits == 8:  # the only unsigned one
-        y = (np.frombuffer(raw, np.uint8).astype(np.float64) - 128) / 128
+        y = np.frombuffer(raw, np.uint8).astype(np.float32) - np.float32(128)
     elif bits == 24:
         parts = np.frombuffer(raw, np.uint8).reshape(-1, 3)
         whole = np.zeros((len(parts), 4), np.uint8)
         whole[:, 1:] = parts if order == "<" else parts[:, ::-1]
-        y = whole.view("<i4")[:, 0] / 2.0**31
+        y = whole.view("<i4")[:, 0].astype(np.float32) * np.float32(2.0**-8)
     else:
-        y = np.frombuffer(raw, f"{order}i{width}") / 2.0 ** (bits - 1)
+        y = np.frombuffer(raw, f"{order}i{width}").astype(np.float32)
+    if code == _PCM:  # integers are rounded to single precision once; a power of two leaves their digits alone
+        y *= np.float32(2.0 ** (1 - bits))
     shaped = y if channels == 1 else y.reshape(frames, channels).T
     try:
-        return Audio(shaped.astype(np.float32), sr, provenance=found)
+        return Audio(shaped, sr, provenance=found)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
