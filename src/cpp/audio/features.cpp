@@ -34,7 +34,7 @@ struct Loops {
   void (*to_log)(const float*, std::int64_t, bool, double, double, double, float*);
   void (*lane_maxima)(const float*, std::int64_t, float*);
   void (*at_least)(float*, std::int64_t, float);
-  void (*exp2_all)(const float*, std::int64_t, double, double, float*);
+  void (*exp2_all)(const float*, std::int64_t, double, double, double, float, float*);
   void (*mu_compress)(const float*, std::int64_t, double, double, float*);
   void (*mu_law)(const float*, std::int64_t, double, double, std::int32_t*);
   void (*polar)(const float*, std::int64_t, float*, float*);
@@ -142,7 +142,7 @@ float to_log(const float* x, std::int64_t n, bool squared, double factor, double
 void at_least(float* out, std::int64_t n, float floor, Isa isa) { loops_for(isa).at_least(out, n, floor); }
 
 void exp2_of(const float* x, std::int64_t n, double rate, double scale, float* out, Isa isa) {
-  loops_for(isa).exp2_all(x, n, rate, scale, out);
+  loops_for(isa).exp2_all(x, n, rate, scale, 1000.0, std::numeric_limits<float>::max(), out);
 }
 
 void mu_compress(const float* x, std::int64_t n, double mu, float* out, Isa isa) {

@@ -100,12 +100,11 @@ void at_least(float* out, std::int64_t n, float floor) {
   for (std::int64_t i = 0; i < n; ++i) out[i] = out[i] > floor ? out[i] : floor;
 }
 
-void exp2_all(const float* x, std::int64_t n, double rate, double scale, float* out) {
+// `bound` and `most` are arguments, or GCC sees constants, makes branches of them and no vectors.
+void exp2_all(const float* x, std::int64_t n, double rate, double scale, double bound, float most, float* out) {
   for (std::int64_t i = 0; i < n; ++i) {
-    const double power = x[i] * rate;
-    const double bounded = larger(power, -1000.0);
-    const auto value = static_cast<float>(scale * exp2_of_one(smaller(bounded, 1000.0)));
-    out[i] = value < 3.4028234e38f ? value : 3.4028234e38f;
+    const auto value = static_cast<float>(scale * exp2_of_one(larger(smaller(x[i] * rate, bound), -bound)));
+    out[i] = value < most ? value : most;
   }
 }
 
