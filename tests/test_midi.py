@@ -876,16 +876,21 @@ def test_R15_text_is_kept_byte_for_byte(data):
     assert "<svg" in score._repr_html_()
 
 
+# On Linux VmHWM and not ru_maxrss, which a process inherits from the one that started it.
 MEASURED = """
-import resource, sys
+import re, resource, sys
 from musicgen_ext import _core
+def peak():
+    if sys.platform == "linux":
+        return 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 begin, middle, end = map(bytes.fromhex, sys.argv[1:4])
 data = begin + middle * int(sys.argv[4]) + end
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 result = _core.midi_parse(data, False)
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+after = peak()
 tables = result[0]
-print(len(tables[2]), len(tables[3]), len(data), (after - before) * (1 if sys.platform == "darwin" else 1024))
+print(len(tables[2]), len(tables[3]), len(data), after - before)
 """
 
 
