@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to keep the files (default: a temporary folder)")
     parser.add_argument("--groups", nargs="+", choices=list(midi_files.GROUPS), default=list(midi_files.GROUPS))
     options = parser.parse_args()
-    warnings.simplefilter("ignore")
+    warnings.simplefilter("ignore")  # pretty_midi's, about tempos outside the first track
     with tempfile.TemporaryDirectory() as temporary:
         groups = {name: midi_files.write_group(options.folder or Path(temporary), name) for name in options.groups}
         print(
