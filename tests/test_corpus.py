@@ -424,8 +424,9 @@ def test_files_by_name_and_folders_together(tmp_path: Path) -> None:
     assert [(e["file"], e["error"]) for e in opened.failures] == [
         (str(tmp_path / "gone.mid"), "No such file or directory")
     ]
-    with pytest.raises(FileNotFoundError, match="gone"):
+    with pytest.raises(FileNotFoundError) as missing:
         encode(tmp_path / "gone", tmp_path / "store2")
+    assert missing.value.filename == str(tmp_path / "gone")
 
 
 def test_limits_are_those_of_read_midi(tmp_path: Path) -> None:

@@ -574,7 +574,7 @@ class _Tree:
         self._shard = shard
         self.links = 0
         if single:
-            os.stat(self._sources[0][0])  # a folder that is not there is an error; one file among many, a failed one
+            os.stat(os.fsdecode(given[0]))  # a folder that is not there is an error; one file among many, a failed one
         self.identity = b"\0".join(os.path.realpath(source) for source, _ in self._sources)
 
     def __iter__(self) -> Iterator[_File]:
