@@ -24,7 +24,7 @@ import safetensors
 import safetensors.numpy
 
 from musicgen_ext import files, weights
-from musicgen_ext.architectures import RecurrentConfig
+from musicgen_ext.architectures import RecurrentConfig, WaveNetConfig
 from musicgen_ext.errors import WeightsError
 
 METADATA = {"format_version": "1", "arch": "recurrent", "config": "{}", "encoding": "{}", "card": "{}"}
@@ -470,6 +470,118 @@ def test_R33_config_limits(change: dict[str, Any], word: str) -> None:
     config = RecurrentConfig.language_model("gru", vocab_size=9, embedding_size=3, hidden_size=4, num_layers=2)
     with pytest.raises(WeightsError, match=word):
         RecurrentConfig.from_dict({**config.to_dict(), **change})
+
+
+WAVENET: dict[str, Any] = {
+    "sample_rate": 16000, "residual_channels": 6, "skip_channels": 5, "hidden_channels": 4, "dilations": [1, 2, 4],
+    "kernel_size": 3, "output": {"kind": "mu_law", "classes": 16},
+    "condition": {"channels": 7, "width": 3, "kernel_size": 5, "hop_length": 80},
+}  # fmt: skip
+
+
+def wavenet_file(storage: weights.Storage = "float32", **changes: Any) -> weights.ModelFile:
+    config = WaveNetConfig.from_dict({**WAVENET, **changes})
+    random = np.random.default_rng(5)
+    tensors = {name: random.normal(size=shape).astype(np.float32) for name, shape in config.tensor_shapes().items()}
+    return weights.convert(weights.ModelFile(None, "wavenet", config.to_dict(), {}, {}, tensors), storage)
+
+
+@pytest.mark.parametrize("output", [{"kind": "mu_law", "classes": 16}, {"kind": "logistics", "mixtures": 2}])
+@pytest.mark.parametrize("told", [True, False])
+def test_a_wavenet_has_the_tensors_of_its_config(output: dict[str, Any], told: bool) -> None:
+    condition = WAVENET["condition"] if told else None
+    config = WaveNetConfig.from_dict({**WAVENET, "output": output, "condition": condition})
+    assert WaveNetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert config.num_layers == 3
+    assert config.receptive_field == 1 + 2 * 7
+    assert config.frames(801) == (11 if told else 0)
+    # Counted by hand: gates, residuals of all layers but the last, skip, hidden, the two ends, the condition's parts.
+    rows = 16 if output["kind"] == "mu_law" else 6
+    first = 16 * 6 if output["kind"] == "mu_law" else 2 * 6
+    expected = 3 * (12 * 6 * 3 + 12) + 2 * (36 + 6) + (5 * 18 + 5) + (4 * 5 + 4) + (rows * 4 + rows) + first
+    expected += (3 * 7 * 5 + 3 + 3 * 12 * 3) if told else 0
+    assert config.num_parameters() == expected
+
+
+def test_the_rows_of_a_convolution_are_quantised_like_those_of_a_matrix() -> None:
+    exact, packed = wavenet_file(), wavenet_file("int8")
+    shapes = WaveNetConfig.from_dict(WAVENET).tensor_shapes()
+    weights.check_tensors(packed, shapes)
+    data = weights.serialize(packed)
+    same(weights.parse(data), packed)
+    assert packed.nbytes == len(data) - 8 - struct.unpack_from("<Q", data)[0]
+    assert packed.num_parameters == exact.num_parameters == WaveNetConfig.from_dict(WAVENET).num_parameters()
+    for name, shape in shapes.items():
+        if len(shape) == 3:
+            assert packed.tensors[name].dtype == np.int8
+            q, scale = weights.quantize(exact.tensors[name].reshape(shape[0], -1))
+            np.testing.assert_array_equal(packed.tensors[name], q.reshape(shape))
+            np.testing.assert_array_equal(packed.tensors[name + ".scale"], scale)
+            back = weights.convert(packed, "float32").tensors[name]
+            np.testing.assert_array_equal(back.reshape(shape[0], -1), q.astype(np.float32) * scale[:, None])
+    rounded = wavenet_file("bfloat16")
+    same(weights.parse(weights.serialize(rounded)), rounded)
+    assert weights.parse(weights.serialize(rounded)).weights == "bfloat16"
+
+
+def test_R32_a_wavenet_without_its_tensors() -> None:
+    file = wavenet_file()
+    shapes = WaveNetConfig.from_dict(WAVENET).tensor_shapes()
+    del file.tensors["layers.1.gate.weight"]
+    file.tensors["layers.2.residual.weight"] = np.ones((6, 6), np.float32)  # the last layer has none
+    file.tensors["skip.weight"] = np.ones((5, 6), np.float32)
+    with pytest.raises(WeightsError) as caught:
+        weights.check_tensors(file, shapes)
+    message = str(caught.value)
+    assert "missing ['layers.1.gate.weight']" in message
+    assert "unexpected ['layers.2.residual.weight']" in message
+    assert "'skip.weight' expected float32 [5, 18], got float32 [5, 6]" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sample_rate": 0}, ["config.sample_rate", "[1, 384000]", "got 0"]),
+        ({"sample_rate": 16000.0}, ["config.sample_rate", "16000.0"]),
+        ({"residual_channels": 10**9}, ["config.residual_channels", str(10**9)]),
+        ({"skip_channels": 0}, ["config.skip_channels"]),
+        ({"hidden_channels": True}, ["config.hidden_channels", "True"]),
+        ({"dilations": []}, ["config.dilations", "1 to 256 entries", "0 entries"]),
+        ({"dilations": [1] * 257}, ["config.dilations", "257 entries"]),
+        ({"dilations": 10**9}, ["config.dilations", str(10**9)]),
+        ({"dilations": [1, 0]}, ["config.dilations[1]", "got 0"]),
+        ({"dilations": [1, -2]}, ["config.dilations[1]", "got -2"]),
+        ({"dilations": [1 << 40]}, ["config.dilations[0]", str(1 << 40)]),
+        ({"dilations": [1 << 16] * 100, "residual_channels": 2048}, ["queues", str(2 * 6553600 * 2048)]),
+        ({"kernel_size": 0}, ["config.kernel_size", "[2, 3]", "got 0"]),
+        ({"kernel_size": 4}, ["config.kernel_size", "got 4"]),
+        ({"output": {"kind": "mu_law", "classes": 1}}, ["config.output.classes", "got 1"]),
+        ({"output": {"kind": "mu_law", "mixtures": 3}}, ["config.output", "mixtures"]),
+        ({"output": {"kind": "logistics", "mixtures": 0}}, ["config.output.mixtures", "got 0"]),
+        ({"output": {"kind": "gauss"}}, ["config.output.kind", "'gauss'", "logistics"]),
+        ({"output": None}, ["config.output.kind"]),
+        ({"output": "mu_law"}, ["config.output"]),
+        ({"condition": {}}, ["config.condition.kernel_size"]),
+        ({"condition": 5}, ["config.condition", "int"]),
+        ({"condition": {**WAVENET["condition"], "kernel_size": 4}}, ["config.condition.kernel_size", "odd", "4"]),
+        ({"condition": {**WAVENET["condition"], "hop_length": 0}}, ["config.condition.hop_length"]),
+        ({"condition": {**WAVENET["condition"], "channels": 1 << 30}}, ["config.condition.channels"]),
+        ({"condition": {**WAVENET["condition"], "colour": 1}}, ["config.condition", "colour"]),
+        ({"surprise": 1}, ["config", "surprise"]),
+    ],
+    ids=range(27),
+)  # fmt: skip
+def test_R33_wavenet_config_limits(change: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(WeightsError) as caught:
+        WaveNetConfig.from_dict({**WAVENET, **change})
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["sample_rate", "residual_channels", "skip_channels", "hidden_channels", "dilations"])
+def test_R33_wavenet_config_without_a_key(key: str) -> None:
+    with pytest.raises(WeightsError, match=key):
+        WaveNetConfig.from_dict({k: v for k, v in WAVENET.items() if k != key})
 
 
 # -- strangers ---------------------------------------------------------------------------------------------------

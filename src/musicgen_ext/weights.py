@@ -78,7 +78,7 @@ class ModelFile:
     config, encoding, card : dict
         What to build, what the tokens mean, and where the weights come from (licence, data, metrics, command …).
     tensors : dict of np.ndarray
-        float32, or int8 matrices `X` (rows, cols) with their scales `X.scale` float32 (rows,): ``value = q * scale``.
+        float32, or int8 matrices `X` (rows, ...) with their scales `X.scale` float32 (rows,): ``value = q * scale``.
         bfloat16 matrices are float32 in memory (exactly the same numbers).
     weights : "float32", "bfloat16" or "int8"
         How the matrices are stored.
@@ -189,7 +189,7 @@ def _read(stream: Any, size: int, path: str) -> ModelFile:
     tensors: Tensors = {}
     for name, (dtype, shape, begin, end) in layout.items():
         tensors[name] = _tensor(data[begin:end], name, dtype, shape, wrong)
-    matrices = {dtype for dtype, shape, _, _ in layout.values() if len(shape) == 2}
+    matrices = {dtype for dtype, shape, _, _ in layout.values() if len(shape) >= 2}
     storage: Storage = "float32"
     if "I8" in matrices:
         storage = "int8"
@@ -384,7 +384,7 @@ def check_tensors(file: ModelFile, expected: Mapping[str, tuple[int, ...]]) -> N
     kinds = dict.fromkeys(wanted, "float32")
     for name, shape in expected.items():
         found = file.tensors.get(name)
-        if found is not None and found.dtype == np.int8 and len(shape) == 2:
+        if found is not None and found.dtype == np.int8 and len(shape) >= 2:
             kinds[name] = "int8"
             wanted[name + ".scale"] = shape[:1]
             kinds[name + ".scale"] = "float32"
@@ -484,13 +484,13 @@ def _stored(name: str, array: npt.NDArray[Any], weights: Storage) -> tuple[str, 
             raise bad(f"expected {weights} weights, got int8; use weights.convert")
         return "I8", np.ascontiguousarray(array)
     _check_finite(array, bad)
-    if weights == "bfloat16" and array.ndim == 2:
+    if weights == "bfloat16" and array.ndim >= 2:
         return "BF16", bfloat16_from_float32(array, name).astype("<u2", copy=False)
     return "F32", np.ascontiguousarray(array, "<f4")
 
 
 def _stored_size(array: npt.NDArray[Any], weights: Storage) -> int:
-    return array.size * 2 if weights == "bfloat16" and array.ndim == 2 else array.nbytes
+    return array.size * 2 if weights == "bfloat16" and array.ndim >= 2 else array.nbytes
 
 
 # -- precision ---------------------------------------------------------------------------------------------------
@@ -521,21 +521,24 @@ def quantize(matrix: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt
 
     Parameters
     ----------
-    matrix : np.ndarray [shape=(rows, cols)], float32
+    matrix : np.ndarray [shape=(rows, ...)], float32
 
     Returns
     -------
-    q : np.ndarray [shape=(rows, cols)], int8 in [-127, 127]
+    q : np.ndarray [the shape of `matrix`], int8 in [-127, 127]
     scale : np.ndarray [shape=(rows,)], float32
         ``max(abs(row)) / 127``, so that ``q * scale`` is within half a scale of the row. A row of zeros has scale 0.
     """
-    scale = (np.abs(matrix).max(axis=1) / np.float32(127)).astype(np.float32)
+    rows = matrix.reshape(len(matrix), -1)
+    scale = (np.abs(rows).max(axis=1) / np.float32(127)).astype(np.float32)
     divisor = np.where(scale > 0, scale, np.float32(1))[:, None]
-    return np.clip(np.rint(matrix / divisor), -127, 127).astype(np.int8), scale
+    return np.clip(np.rint(rows / divisor), -127, 127).astype(np.int8).reshape(matrix.shape), scale
 
 
 def convert(file: ModelFile, weights: Storage) -> ModelFile:
-    """The same model with its matrices (every two-dimensional tensor) in another precision; biases stay float32.
+    """The same model with its matrices in another precision; what has one dimension, biases, stays float32.
+
+    A tensor of more dimensions, of a convolution, is a matrix whose rows are its first.
 
     From int8 the numbers ``q * scale`` are taken as they are; to bfloat16 they are rounded, ties to even.
     """
@@ -549,12 +552,12 @@ def convert(file: ModelFile, weights: Storage) -> ModelFile:
             continue
         if array.dtype == np.int8:
             scale = file.tensors.get(name + ".scale")
-            if array.ndim != 2 or scale is None or scale.shape != array.shape[:1]:
+            if array.ndim < 2 or scale is None or scale.shape != array.shape[:1]:
                 raise WeightsError(f"tensor {name!r}: expected an int8 matrix with {name + '.scale'!r}", tensor=name)
-            array = array.astype(np.float32) * scale[:, None]
-        if array.ndim == 2 and weights == "int8":
+            array = array.astype(np.float32) * scale.reshape(-1, *(1,) * (array.ndim - 1))
+        if array.ndim >= 2 and weights == "int8":
             tensors[name], tensors[name + ".scale"] = quantize(array)
-        elif array.ndim == 2 and weights == "bfloat16":
+        elif array.ndim >= 2 and weights == "bfloat16":
             tensors[name] = float32_from_bfloat16(bfloat16_from_float32(array, name))
         else:
             tensors[name] = array

@@ -1,15 +1,12 @@
-"""What a model file may describe: validated configurations and the tensors that each of them needs.
-
-Shared by the engine (`generate`), the trainer (`train`) and the plain reference, so that all of them mean the same
-network by the same words. No torch, no native code.
-"""
+"""Recurrent networks over frames of tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
+from musicgen_ext.architectures.readers import choice, entries, integer, only, string, unique
 from musicgen_ext.errors import WeightsError
 
 CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -185,30 +182,30 @@ class RecurrentConfig:
         known = {
             "cell", "hidden_size", "num_layers", "combine", "features", "trunk", "vector", "match_window", "slots",
         }  # fmt: skip
-        _only(config, known, "config")
-        cell = _choice(config, "cell", CELLS, "config")
-        hidden_size = _integer(config, "hidden_size", 1, LIMITS["hidden_size"], "config")
-        num_layers = _integer(config, "num_layers", 1, LIMITS["num_layers"], "config")
-        combine = _choice(config, "combine", ("concat", "sum"), "config", "concat")
-        window = _integer(config, "match_window", 1, LIMITS["match_window"], "config", 1024)
+        only(config, known, "config")
+        cell = choice(config, "cell", CELLS, "config")
+        hidden_size = integer(config, "hidden_size", 1, LIMITS["hidden_size"], "config")
+        num_layers = integer(config, "num_layers", 1, LIMITS["num_layers"], "config")
+        combine = choice(config, "combine", ("concat", "sum"), "config", "concat")
+        window = integer(config, "match_window", 1, LIMITS["match_window"], "config", 1024)
         slots = tuple(
-            _slot(s, f"config.slots[{i}]") for i, s in enumerate(_list(config, "slots", 1, LIMITS["slots"], "config"))
+            _slot(s, f"config.slots[{i}]") for i, s in enumerate(entries(config, "slots", 1, LIMITS["slots"], "config"))
         )
         features = tuple(
             _feature(f, f"config.features[{i}]", slots)
-            for i, f in enumerate(_list(config, "features", 0, LIMITS["features"], "config"))
+            for i, f in enumerate(entries(config, "features", 0, LIMITS["features"], "config"))
         )
         trunk = []
-        for i, entry in enumerate(_list(config, "trunk", 0, LIMITS["features"], "config")):
+        for i, entry in enumerate(entries(config, "trunk", 0, LIMITS["features"], "config")):
             where = f"config.trunk[{i}]"
-            _only(entry, {"feature", "dim"}, where)
-            trunk.append((_string(entry, "feature", where), _integer(entry, "dim", 1, LIMITS["dim"], where)))
+            only(entry, {"feature", "dim"}, where)
+            trunk.append((string(entry, "feature", where), integer(entry, "dim", 1, LIMITS["dim"], where)))
         vector_size = vector_dim = 0
         if config.get("vector") is not None:
             vector = config["vector"]
-            _only(vector, {"size", "dim"}, "config.vector")
-            vector_size = _integer(vector, "size", 1, LIMITS["dim"], "config.vector")
-            vector_dim = _integer(vector, "dim", 1, LIMITS["dim"], "config.vector")
+            only(vector, {"size", "dim"}, "config.vector")
+            vector_size = integer(vector, "size", 1, LIMITS["dim"], "config.vector")
+            vector_dim = integer(vector, "dim", 1, LIMITS["dim"], "config.vector")
         built = cls(
             cell, hidden_size, num_layers, slots, features, tuple(trunk), cast("Any", combine), vector_size, vector_dim,
             window,
@@ -344,9 +341,9 @@ class RecurrentConfig:
     # -- checks that need the whole ------------------------------------------------------------------------------
 
     def _check(self) -> None:
-        _unique((s.name for s in self.slots), "config.slots")
-        _unique((f.name for f in self.features), "config.features")
-        _unique((name for name, _ in self.trunk), "config.trunk")
+        unique((s.name for s in self.slots), "config.slots")
+        unique((f.name for f in self.features), "config.features")
+        unique((name for name, _ in self.trunk), "config.trunk")
         names = {f.name: f for f in self.features}
         for i, f in enumerate(self.features):
             wanted = COMBINED_KINDS.get(f.kind, ())
@@ -375,7 +372,7 @@ class RecurrentConfig:
             head = slot.head
             if not head.hidden_size and head.inputs:
                 raise WeightsError(f"{where}.inputs: expected none where hidden_size is 0, got {list(head.inputs)}")
-            _unique(head.inputs, f"{where}.inputs")
+            unique(head.inputs, f"{where}.inputs")
             references = [*(r.feature for r in head.relative), *head.copy, *(r.feature for r in head.periodic)]
             for name in (*head.inputs, *references):
                 if name not in names:
@@ -396,124 +393,77 @@ class RecurrentConfig:
 
 
 def _feature(entry: Any, where: str, slots: tuple[Slot, ...]) -> Feature:
-    kind = _choice(entry, "kind", tuple(FEATURE_FIELDS), where)
+    kind = choice(entry, "kind", tuple(FEATURE_FIELDS), where)
     fields = FEATURE_FIELDS[kind]
-    _only(entry, {"name", "kind", *fields}, where)
-    values: dict[str, Any] = {"name": _string(entry, "name", where), "kind": kind}
+    only(entry, {"name", "kind", *fields}, where)
+    values: dict[str, Any] = {"name": string(entry, "name", where), "kind": kind}
     if "slot" in fields:
-        values["slot"] = _integer(entry, "slot", 0, len(slots) - 1, where)
+        values["slot"] = integer(entry, "slot", 0, len(slots) - 1, where)
     if "lag" in fields:
-        values["lag"] = _integer(entry, "lag", 1, LIMITS["lag"], where, 1)
+        values["lag"] = integer(entry, "lag", 1, LIMITS["lag"], where, 1)
     if "buckets" in fields:
         buckets = [
-            _integer({"bucket": b}, "bucket", 0, 1 << 30, f"{where}.buckets")
-            for b in _list(entry, "buckets", 1, LIMITS["buckets"], where)
+            integer({"bucket": b}, "bucket", 0, 1 << 30, f"{where}.buckets")
+            for b in entries(entry, "buckets", 1, LIMITS["buckets"], where)
         ]
         if buckets != sorted(set(buckets)):
             raise WeightsError(f"{where}.buckets: expected ascending thresholds, got {buckets}")
         values["buckets"] = tuple(buckets)
     if "period" in fields:
-        values["period"] = _integer(entry, "period", 1, LIMITS["period"], where)
-        values["divide"] = _integer(entry, "divide", 1, LIMITS["period"], where, 1)
+        values["period"] = integer(entry, "period", 1, LIMITS["period"], where)
+        values["divide"] = integer(entry, "divide", 1, LIMITS["period"], where, 1)
     if "features" in fields:
-        names = _list(entry, "features", 2, 3, where)
-        values["features"] = tuple(_string({"features": name}, "features", where) for name in names)
+        names = entries(entry, "features", 2, 3, where)
+        values["features"] = tuple(string({"features": name}, "features", where) for name in names)
     if "slots" in fields:
         pair = [
-            _integer({"slot": s}, "slot", 0, len(slots) - 1, f"{where}.slots")
-            for s in _list(entry, "slots", 2, 2, where)
+            integer({"slot": s}, "slot", 0, len(slots) - 1, f"{where}.slots")
+            for s in entries(entry, "slots", 2, 2, where)
         ]
         values["slots"] = (pair[0], pair[1])
     if "limit" in fields:
-        values["limit"] = _integer(entry, "limit", 1, LIMITS["radius"], where)
+        values["limit"] = integer(entry, "limit", 1, LIMITS["radius"], where)
     if "offset" in fields:
-        values["offset"] = _integer(entry, "offset", 0, PITCH_CLASSES - 1, where, 0)
+        values["offset"] = integer(entry, "offset", 0, PITCH_CLASSES - 1, where, 0)
     if "size" in fields:
-        values["size"] = _integer(entry, "size", 1, LIMITS["size"], where)
+        values["size"] = integer(entry, "size", 1, LIMITS["size"], where)
     return Feature(**values)
 
 
 def _slot(entry: Any, where: str) -> Slot:
-    _only(entry, {"name", "size", "first_pitch", "hold", "head"}, where)
-    size = _integer(entry, "size", 1, LIMITS["size"], where)
+    only(entry, {"name", "size", "first_pitch", "hold", "head"}, where)
+    size = integer(entry, "size", 1, LIMITS["size"], where)
     head_entry = entry.get("head", {})
     inner = f"{where}.head"
-    _only(head_entry, {"hidden_size", "inputs", "relative", "copy", "periodic"}, inner)
+    only(head_entry, {"hidden_size", "inputs", "relative", "copy", "periodic"}, inner)
     relative = []
-    for i, r in enumerate(_list(head_entry, "relative", 0, 64, inner, [])):
-        _only(r, {"feature", "radius"}, f"{inner}.relative[{i}]")
+    for i, r in enumerate(entries(head_entry, "relative", 0, 64, inner, [])):
+        only(r, {"feature", "radius"}, f"{inner}.relative[{i}]")
         relative.append(
             Relative(
-                _string(r, "feature", f"{inner}.relative[{i}]"),
-                _integer(r, "radius", 0, LIMITS["radius"], f"{inner}.relative[{i}]"),
+                string(r, "feature", f"{inner}.relative[{i}]"),
+                integer(r, "radius", 0, LIMITS["radius"], f"{inner}.relative[{i}]"),
             )
         )
     periodic = []
-    for i, r in enumerate(_list(head_entry, "periodic", 0, 64, inner, [])):
+    for i, r in enumerate(entries(head_entry, "periodic", 0, 64, inner, [])):
         place = f"{inner}.periodic[{i}]"
-        _only(r, {"feature", "offset"}, place)
-        periodic.append(Periodic(_string(r, "feature", place), _integer(r, "offset", 0, PITCH_CLASSES - 1, place, 0)))
+        only(r, {"feature", "offset"}, place)
+        periodic.append(Periodic(string(r, "feature", place), integer(r, "offset", 0, PITCH_CLASSES - 1, place, 0)))
     head = Head(
-        _integer(head_entry, "hidden_size", 0, LIMITS["hidden_size"], inner, 0),
+        integer(head_entry, "hidden_size", 0, LIMITS["hidden_size"], inner, 0),
         tuple(_names(head_entry, "inputs", inner)),
         tuple(relative),
         tuple(_names(head_entry, "copy", inner)),
         tuple(periodic),
     )
-    return Slot(_string(entry, "name", where), size, _token(entry, "first_pitch", size, where),
+    return Slot(string(entry, "name", where), size, _token(entry, "first_pitch", size, where),
                 _token(entry, "hold", size, where), head)  # fmt: skip
 
 
 def _names(entry: Mapping[str, Any], key: str, where: str) -> list[str]:
-    return [_string({key: n}, key, where) for n in _list(entry, key, 0, LIMITS["features"], where, [])]
+    return [string({key: n}, key, where) for n in entries(entry, key, 0, LIMITS["features"], where, [])]
 
 
 def _token(entry: Mapping[str, Any], key: str, size: int, where: str) -> int | None:
-    return None if entry.get(key) is None else _integer(entry, key, 0, size - 1, where)
-
-
-def _only(entry: Any, known: set[str], where: str) -> None:
-    if not isinstance(entry, Mapping):
-        raise WeightsError(f"{where}: expected an object, got {type(entry).__name__}")
-    unknown = sorted(str(k) for k in set(entry) - known)
-    if unknown:
-        raise WeightsError(f"{where}: expected keys out of {sorted(known)}, got unknown {unknown}")
-
-
-def _integer(entry: Mapping[str, Any], key: str, low: int, high: int, where: str, default: int | None = None) -> int:
-    value = entry.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise WeightsError(f"{where}.{key}: expected an integer in [{low}, {high}], got {value!r}")
-    return value
-
-
-def _string(entry: Mapping[str, Any], key: str, where: str) -> str:
-    value = entry.get(key)
-    if not isinstance(value, str) or not value or not value.isprintable() or len(value) > 200:
-        raise WeightsError(f"{where}.{key}: expected a short non-empty string, got {value!r}")
-    return value
-
-
-def _choice(entry: Any, key: str, choices: tuple[str, ...], where: str, default: str | None = None) -> str:
-    value = entry.get(key, default) if isinstance(entry, Mapping) else None
-    if not isinstance(value, str) or value not in choices:
-        raise WeightsError(f"{where}.{key}: expected one of {list(choices)}, got {value!r}")
-    return value
-
-
-def _list(
-    entry: Mapping[str, Any], key: str, least: int, most: int, where: str, default: list[Any] | None = None
-) -> list[Any]:
-    value = entry.get(key, default)
-    if not isinstance(value, list | tuple) or not least <= len(value) <= most:
-        got = f"{len(value)} entries" if isinstance(value, list | tuple) else repr(value)
-        raise WeightsError(f"{where}.{key}: expected a list of {least} to {most} entries, got {got}")
-    return list(value)
-
-
-def _unique(names: Iterable[str], where: str) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise WeightsError(f"{where}: expected distinct names, got {name!r} twice")
-        seen.add(name)
+    return None if entry.get(key) is None else integer(entry, key, 0, size - 1, where)
