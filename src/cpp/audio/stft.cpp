@@ -243,7 +243,7 @@ bool Analysis<T>::run(const std::vector<Frames<T>>& channels, T* out, int thread
   }
   pass.finite = true;
   pass.highest = -std::numeric_limits<T>::infinity();
-  spread(items, threads, [&](std::size_t item) { work(pass, item); }, idle);
+  spread(items, threads, [&](std::size_t item) { work(pass, item); }, idle, true);
   if (!pass.finite) return false;
   if (!ranged) return true;
 
@@ -267,7 +267,7 @@ bool Analysis<T>::run(const std::vector<Frames<T>>& channels, T* out, int thread
     pass.kernels.raise(rows, recipe_.n_bands, floor);
     write(block, rows, memory);
   };
-  spread(again.size(), threads, redo, idle);
+  spread(again.size(), threads, redo, idle, true);
   return true;
 }
 
@@ -282,7 +282,7 @@ void Analysis<T>::each(const std::vector<Frames<T>>& channels, const Body& body,
     const Block block(kernels, channels[channel], nullptr, static_cast<std::int64_t>(item % blocks) * kLanes);
     body(channel, block.first, block.n, levels(block, scratch<T>(scratch_values())));
   };
-  spread(checked_product(blocks, channels.size()), threads, measure, idle);
+  spread(checked_product(blocks, channels.size()), threads, measure, idle, true);
 }
 
 // -- synthesis --------------------------------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ void Synthesis<T>::run(const T* spectra, std::int64_t channels, std::int64_t n_f
     for (std::int64_t i = 0; i < end - begin; ++i)
       if (weights[i] > std::numeric_limits<T>::min()) sum[i] /= weights[i];
   };
-  spread(to_size(parts * channels), threads, body, idle);
+  spread(to_size(parts * channels), threads, body, idle, true);
 }
 
 template class Analysis<float>;

@@ -33,8 +33,10 @@ using Clock = std::chrono::steady_clock;
 
 // How often the caller looks up from its work; a tenth of what Ctrl-C may take.
 constexpr std::chrono::milliseconds kBetweenPolls{10};
-// How long a thread looks for more work, or for the end of it, before it sleeps: waking costs about as much.
-constexpr std::chrono::microseconds kBeforeSleep{50};
+// How long a thread looks for more work, or for the end of it, before it sleeps: waking takes some 30 us, 10 of them
+// the caller's. It keeps its processor for the first of these times only, and then offers it to others between looks.
+constexpr std::chrono::microseconds kBeforeYield{50};
+constexpr std::chrono::microseconds kBeforeSleep{1000};
 
 inline void breathe() {
 #if MUSICGEN_X86
@@ -46,28 +48,42 @@ inline void breathe() {
 
 template <typename Condition>
 bool soon(const Condition& condition) {
-  const Clock::time_point end = Clock::now() + kBeforeSleep;
-  do {
+  const Clock::time_point begin = Clock::now();
+  for (;;) {
     for (int i = 0; i < 32; ++i) {
       if (condition()) return true;
       breathe();
     }
-  } while (Clock::now() < end);
-  return false;
+    const Clock::duration waited = Clock::now() - begin;
+    if (waited >= kBeforeSleep) return false;
+    if (waited >= kBeforeYield) std::this_thread::yield();
+  }
 }
 
 struct Job {
-  Job(std::size_t n, const std::function<void(std::size_t)>& f) : count(n), body(f) {}
+  Job(std::size_t n, std::size_t parts, const std::function<void(std::size_t)>& f) : count(n), shares(parts), body(f) {}
 
   const std::size_t count;
+  const std::size_t shares;  // a thread takes what is left divided by this, or one item
   const std::function<void(std::size_t)>& body;
   std::atomic<std::size_t> next{0};
+  std::atomic<bool> stopped{false};
   std::atomic<int> helpers{0};  // threads of the pool that are inside
   int wanted = 0;               // how many more may join
   std::exception_ptr failure;   // under the pool's lock, as `wanted`
   std::condition_variable done;
 
-  void stop() { next.store(count); }
+  bool open() const { return !stopped.load() && next.load() < count; }
+
+  // The next items, [begin, end).
+  bool take(std::size_t& begin, std::size_t& end) {
+    begin = next.load();
+    do {
+      if (begin >= count || stopped.load()) return false;
+      end = begin + std::max<std::size_t>(1, (count - begin) / shares);
+    } while (!next.compare_exchange_weak(begin, end));
+    return true;
+  }
 };
 
 class Pool {
@@ -126,7 +142,7 @@ class Pool {
     try {
       action();
     } catch (...) {
-      job.stop();
+      job.stopped = true;
       const std::lock_guard<std::mutex> lock(mutex_);
       if (!job.failure) job.failure = std::current_exception();
     }
@@ -135,13 +151,16 @@ class Pool {
   void work(Job& job, const std::function<void()>* idle) {
     attempt(job, [&] {
       Clock::time_point polled = idle != nullptr ? Clock::now() : Clock::time_point{};
-      for (std::size_t i = job.next.fetch_add(1); i < job.count; i = job.next.fetch_add(1)) {
-        job.body(i);
-        if (idle == nullptr) continue;
-        const Clock::time_point now = Clock::now();
-        if (now - polled < kBetweenPolls) continue;
-        (*idle)();
-        polled = now;
+      std::size_t begin, end;
+      while (job.take(begin, end)) {
+        for (; begin < end && !job.stopped.load(); ++begin) {
+          job.body(begin);
+          if (idle == nullptr) continue;
+          const Clock::time_point now = Clock::now();
+          if (now - polled < kBetweenPolls) continue;
+          (*idle)();
+          polled = now;
+        }
       }
     });
   }
@@ -164,8 +183,8 @@ class Pool {
   void serve() {
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
-      const auto open = std::find_if(jobs_.begin(), jobs_.end(),
-                                     [](const Job* job) { return job->wanted > 0 && job->next.load() < job->count; });
+      const auto open =
+          std::find_if(jobs_.begin(), jobs_.end(), [](const Job* job) { return job->wanted > 0 && job->open(); });
       if (open == jobs_.end()) {
         const unsigned seen = posted_.load();
         lock.unlock();
@@ -227,10 +246,10 @@ void alone(std::size_t count, const std::function<void(std::size_t)>& body, cons
 }  // namespace
 
 void spread(std::size_t count, int threads, const std::function<void(std::size_t)>& body,
-            const std::function<void()>& idle) {
+            const std::function<void()>& idle, bool neighbours) {
   const int useful = static_cast<int>(std::min<std::size_t>(count, static_cast<std::size_t>(std::max(threads, 1))));
   if (useful <= 1) return alone(count, body, idle);
-  Job job(count, body);
+  Job job(count, neighbours ? 2 * static_cast<std::size_t>(useful) : count, body);
   pool().run(job, useful, idle);
 }
 
