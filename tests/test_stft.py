@@ -530,6 +530,23 @@ def test_R24_values_out_of_range(options, message):
         features.melspectrogram(np.zeros(5000, np.float32), **options)
 
 
+@pytest.mark.parametrize("options", [{"n_mfcc": 13.0}, {"n_mels": True}, {"n_fft": 2048.0}, {"power": True}], ids=str)
+def test_R24_what_equals_known_settings_is_still_looked_at(options):
+    y = np.zeros(5000, np.float32)
+    features.mfcc(y, **{name: int(value) for name, value in options.items()})
+    with pytest.raises(TypeError, match=f"{next(iter(options))}: expected"):
+        features.mfcc(y, **options)
+
+
+def test_settings_that_cannot_be_looked_up(rng):
+    y = rng.uniform(-1, 1, 5000).astype(np.float32)
+    window = np.hanning(2048)
+    same = features.mfcc(y, window=window, sr=np.array(22_050), n_mels=np.int64(40))
+    np.testing.assert_array_equal(same, features.mfcc(y, window=window.tolist(), n_mels=40))
+    window[:] = 1  # another window in the same array
+    assert not np.array_equal(features.mfcc(y, window=window, n_mels=40), same)
+
+
 def test_R24_empty_bands_warn():
     with pytest.warns(UserWarning, match="n_mels: expected bands wider"):
         features.melspectrogram(np.zeros(5000, np.float32), n_fft=256)

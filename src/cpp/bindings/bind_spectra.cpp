@@ -4,13 +4,16 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <complex>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "audio/stft.h"
+#include "base/checked.h"
 #include "base/cpu.h"
 #include "bindings/arrays.h"
 #include "bindings/signals.h"
@@ -59,24 +62,51 @@ std::unique_ptr<audio::Analysis<T>> analysis(const Array<double>& window, const 
   return std::make_unique<audio::Analysis<T>>(std::move(recipe));
 }
 
-// signals (channels, n), heads and tails (channels, any): frames as audio::Frames says, all of them inside.
+// Frames of some channels, and their first and last samples with zeros around them.
 template <typename T>
-std::vector<audio::Frames<T>> frames_of(const Array<T>& signals, const Array<T>& heads, const Array<T>& tails,
-                                        std::int64_t n_fft, std::int64_t hop, std::int64_t offset,
-                                        std::int64_t n_frames, std::int64_t n_head, std::int64_t n_tail) {
-  const bool fits = signals.ndim() == 2 && heads.ndim() == 2 && tails.ndim() == 2 && hop > 0 && n_head >= 0 &&
-                    n_tail >= 0 && n_head + n_tail <= n_frames && heads.shape(0) == signals.shape(0) &&
-                    tails.shape(0) == signals.shape(0) &&
-                    (n_head == 0 || (n_head - 1) * hop + n_fft <= heads.shape(1)) &&
-                    (n_tail == 0 || (n_tail - 1) * hop + n_fft <= tails.shape(1)) &&
-                    (n_head + n_tail == n_frames ||
-                     (n_head * hop >= offset && (n_frames - n_tail - 1) * hop - offset + n_fft <= signals.shape(1)));
-  if (!fits) throw std::invalid_argument("frames: expected to lie inside the signals");
+struct Framed {
   std::vector<audio::Frames<T>> channels;
-  for (py::ssize_t c = 0; c < signals.shape(0); ++c)
-    channels.push_back({signals.data() + c * signals.shape(1), heads.data() + c * heads.shape(1),
-                        tails.data() + c * tails.shape(1), signals.shape(1), hop, offset, n_frames, n_head, n_tail});
-  return channels;
+  std::vector<T> edges;
+};
+
+// signals (channels, n), heads and tails (channels, any): frames as audio::Frames says, all of them inside. Heads and
+// tails without samples are those of signals between zeros.
+template <typename T>
+Framed<T> frames_of(const Array<T>& signals, const Array<T>& heads, const Array<T>& tails, std::int64_t n_fft,
+                    std::int64_t hop, std::int64_t offset, std::int64_t n_frames, std::int64_t n_head,
+                    std::int64_t n_tail) {
+  bool fits = signals.ndim() == 2 && heads.ndim() == 2 && tails.ndim() == 2 && hop > 0 && offset >= 0 && n_fft > 0 &&
+              n_head >= 0 && n_tail >= 0 && n_head + n_tail <= n_frames && heads.shape(0) == signals.shape(0) &&
+              tails.shape(0) == signals.shape(0);
+  if (!fits) throw std::invalid_argument("frames: expected signals, heads and tails of as many channels");
+  const std::int64_t n = signals.shape(1), tail_begin = (n_frames - n_tail) * hop - offset;
+  const std::int64_t head = n_head == 0 ? 0 : (n_head - 1) * hop + n_fft;
+  const std::int64_t tail = n_tail == 0 ? 0 : (n_tail - 1) * hop + n_fft;
+  const bool head_made = head > 0 && heads.shape(1) == 0, tail_made = tail > 0 && tails.shape(1) == 0;
+  fits = (head_made ? offset <= head && head - offset <= n : head <= heads.shape(1)) &&
+         (tail_made ? 0 <= tail_begin && tail_begin <= n && n <= tail_begin + tail : tail <= tails.shape(1)) &&
+         (n_head + n_tail == n_frames || (n_head * hop >= offset && tail_begin - hop + n_fft <= n));
+  if (!fits) throw std::invalid_argument("frames: expected to lie inside the signals");
+
+  Framed<T> framed;
+  framed.edges.resize(checked_product(to_size(signals.shape(0)), to_size(head_made * head + tail_made * tail)));
+  T* edge = framed.edges.data();
+  for (py::ssize_t c = 0; c < signals.shape(0); ++c) {
+    const T* signal = signals.data() + c * n;
+    const T *head_of = heads.data() + c * heads.shape(1), *tail_of = tails.data() + c * tails.shape(1);
+    if (head_made) {
+      std::copy_n(signal, head - offset, edge + offset);
+      head_of = edge;
+      edge += head;
+    }
+    if (tail_made) {
+      std::copy(signal + tail_begin, signal + n, edge);
+      tail_of = edge;
+      edge += tail;
+    }
+    framed.channels.push_back({signal, head_of, tail_of, n, hop, offset, n_frames, n_head, n_tail});
+  }
+  return framed;
 }
 
 // `out` has as many values as come out of all frames.
@@ -84,7 +114,7 @@ template <typename T, typename Out>
 bool analyse(const audio::Analysis<T>& analysis, const Array<T>& signals, const Array<T>& heads, const Array<T>& tails,
              std::int64_t n_fft, std::int64_t hop, std::int64_t offset, std::int64_t n_frames, std::int64_t n_head,
              std::int64_t n_tail, Array<Out>& out, int threads) {
-  const auto channels = frames_of<T>(signals, heads, tails, n_fft, hop, offset, n_frames, n_head, n_tail);
+  const auto framed = frames_of<T>(signals, heads, tails, n_fft, hop, offset, n_frames, n_head, n_tail);
   const std::int64_t values = signals.shape(0) * n_frames * analysis.rows();
   constexpr std::int64_t parts = sizeof(Out) / sizeof(T);
   if (out.size() * parts != values)
@@ -93,7 +123,7 @@ bool analyse(const audio::Analysis<T>& analysis, const Array<T>& signals, const 
   T* to = reinterpret_cast<T*>(out.mutable_data());
   const Isa isa = isa_in_use();
   bool finite = false;
-  without_lock([&] { finite = analysis.run(channels, to, threads, isa, poll_signals); });
+  without_lock([&] { finite = analysis.run(framed.channels, to, threads, isa, poll_signals); });
   return finite;
 }
 
@@ -102,14 +132,15 @@ TileSource tiles(const py::object& self, const Array<float>& signals, const Arra
                  const Array<float>& tails, std::int64_t n_fft, std::int64_t hop, std::int64_t offset,
                  std::int64_t n_frames, std::int64_t n_head, std::int64_t n_tail, int threads) {
   const auto* analysis = self.cast<const audio::Analysis<float>*>();
-  auto channels = frames_of<float>(signals, heads, tails, n_fft, hop, offset, n_frames, n_head, n_tail);
-  const auto count = static_cast<std::int64_t>(channels.size());
-  const auto each = [analysis, channels = std::move(channels), threads,
+  const auto framed = std::make_shared<const Framed<float>>(
+      frames_of<float>(signals, heads, tails, n_fft, hop, offset, n_frames, n_head, n_tail));
+  const auto count = static_cast<std::int64_t>(framed->channels.size());
+  const auto each = [analysis, framed, threads,
                      isa = isa_in_use()](const std::function<void(const audio::Tile&)>& body) {
     const auto measure = [&](std::size_t channel, std::int64_t first, int n, const float* values) {
       body({values, static_cast<std::int64_t>(channel), first, n});
     };
-    analysis->each(channels, measure, threads, isa, poll_signals);
+    analysis->each(framed->channels, measure, threads, isa, poll_signals);
   };
   return {{count, analysis->rows(), n_frames, each}, {self, signals, heads, tails}};
 }

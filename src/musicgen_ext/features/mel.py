@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -127,10 +127,10 @@ def melspectrogram(
     TypeError, ValueError
         An argument of the wrong type, out of its range, or not finite; the message names it.
     """
-    kind = spectra.real_type(dtype)
-    n_fft, hop_length, win_length = checks.framing(n_fft, hop_length, win_length)
-    power = checks.real("power", power, above=0)
     if S is not None:
+        kind = spectra.real_type(dtype)
+        n_fft, hop_length, win_length = checks.framing(n_fft, hop_length, win_length)
+        power = checks.real("power", power, above=0)
         given = checks.spectrogram(S, dtype=kind)
         if given.shape[-2] != 1 + n_fft // 2:
             n_fft = 2 * (given.shape[-2] - 1)
@@ -139,8 +139,8 @@ def melspectrogram(
             _warn_of_empty(empty)
         result: _Array = np.matmul(weights, given)
         return result
-    bands = bands_key(sr, n_fft, n_mels, fmin, fmax, htk, norm)
-    return _analysed(y, kind, n_fft, hop_length, win_length, window, center, pad_mode, power, bands, None, threads)
+    framing, bands = (n_fft, hop_length, win_length), (sr, n_mels, fmin, fmax, htk, norm)
+    return _analysed(y, dtype, framing, window, center, pad_mode, power, bands, (), threads)
 
 
 def mfcc(
@@ -204,47 +204,89 @@ def mfcc(
     TypeError, ValueError
         An argument of the wrong type, out of its range, or not finite; the message names it.
     """
-    kind = spectra.real_type(dtype)
-    transform = cepstra_key(n_mfcc, dct_type, norm, lifter)
     if S is not None:
+        kind = spectra.real_type(dtype)
+        transform = cepstra_key(n_mfcc, dct_type, norm, lifter)
         given = checks.spectrogram(S, dtype=kind, minimum_bins=2 if dct_type == 1 else 1)
         matrix = _cepstra(given.shape[-2], *transform, kind)
         result: _Array = np.matmul(matrix, given)
         return result
-    n_fft, hop_length, win_length = checks.framing(n_fft, hop_length, win_length)
-    power = checks.real("power", power, above=0)
-    top_db = None if top_db is None else checks.real("top_db", top_db, 0)
-    bands = bands_key(sr, n_fft, n_mels, fmin, fmax, htk, mel_norm)
-    cepstra = (*transform, top_db)
-    return _analysed(y, kind, n_fft, hop_length, win_length, window, center, pad_mode, power, bands, cepstra, threads)
+    framing, bands = (n_fft, hop_length, win_length), (sr, n_mels, fmin, fmax, htk, mel_norm)
+    cepstra = (n_mfcc, dct_type, norm, lifter, top_db)
+    return _analysed(y, dtype, framing, window, center, pad_mode, power, bands, cepstra, threads)
 
 
 # -- helpers ---------------------------------------------------------------------------------------------------------
 
 
+class _Prepared(NamedTuple):
+    engine: Any
+    n_rows: int
+    empty: int  # bands
+    kind: np.dtype[Any]
+    n_fft: int
+    hop_length: int
+
+
 def _analysed(
     y: Any,
-    kind: np.dtype[Any],
-    n_fft: int,
-    hop_length: int,
-    win_length: int,
+    dtype: npt.DTypeLike,
+    framing: tuple[Any, Any, Any],
     window: Window,
     center: bool,
     pad_mode: PadMode,
     power: float,
     bands: tuple[Any, ...],
-    cepstra: tuple[Any, ...] | None,
+    cepstra: tuple[Any, ...],
     threads: int | None,
 ) -> _Array:
     """Bands, or cepstra where they are asked for, of sound."""
     if y is None:
         raise ValueError("y: expected sound, or a spectrogram as S, got neither")
-    signal = spectra.samples(y, kind)
-    engine, n_rows = analysis(spectra.key_of(window), win_length, kind, power, bands, cepstra, stacklevel=5)
-    frames = spectra.framed(signal, n_fft, hop_length, center, pad_mode)
-    out = checks.empty("features", (*signal.shape[:-1], n_rows, frames.number), kind)
-    spectra.run(engine, frames, n_fft, hop_length, out, threads, y)
+    settings = (dtype, spectra.key_of(window), power, *framing, *bands, *cepstra)
+    try:
+        made = _prepared(*settings)
+    except TypeError:  # something that cannot be looked up, or is refused
+        made = None
+    if made is None:
+        made = _prepared.__wrapped__(*settings)
+    if made.empty:
+        _warn_of_empty(made.empty, 4)
+    signal = spectra.samples(y, made.kind)
+    frames = spectra.framed(signal, made.n_fft, made.hop_length, center, pad_mode)
+    out = checks.empty("features", (*signal.shape[:-1], made.n_rows, frames.number), made.kind)
+    spectra.run(made.engine, frames, made.n_fft, made.hop_length, out, threads, y)
     return out
+
+
+# Looking at the settings takes as long as three frames, so it is done once; True is not 1 here, and 1.0 neither.
+@lru_cache(maxsize=32, typed=True)
+def _prepared(
+    dtype: npt.DTypeLike,
+    window: Any,
+    power: float,
+    n_fft: Any,
+    hop_length: Any,
+    win_length: Any,
+    sr: float,
+    n_mels: int,
+    fmin: float,
+    fmax: float | None,
+    htk: bool,
+    norm: Norm,
+    *cepstra: Any,
+) -> _Prepared:
+    """The engine for settings as they were given; `cepstra`: the arguments of `cepstra_key`, and top_db."""
+    kind = spectra.real_type(dtype)
+    n_fft, hop_length, win_length = checks.framing(n_fft, hop_length, win_length)
+    power = checks.real("power", power, above=0)
+    transform: tuple[Any, ...] | None = None
+    if cepstra:
+        *arguments, top_db = cepstra
+        transform = (*cepstra_key(*arguments), None if top_db is None else checks.real("top_db", top_db, 0))
+    bands = bands_key(sr, n_fft, n_mels, fmin, fmax, htk, norm)
+    engine, n_rows, empty = _analysis(window, win_length, kind, power, bands, transform)
+    return _Prepared(engine, n_rows, empty, kind, n_fft, hop_length)
 
 
 def cepstra_key(n_mfcc: int, dct_type: int, norm: str | None, lifter: float) -> tuple[int, int, str | None, float]:
@@ -264,12 +306,11 @@ def analysis(
     cepstra: tuple[Any, ...] | None,
     *,
     warn: bool = True,
-    stacklevel: int = 4,
 ) -> tuple[Any, int]:
     """The engine for bands or cepstra, and the rows that come out of it."""
     engine, n_rows, empty = _analysis(window, win_length, kind, power, bands, cepstra)
     if empty and warn:
-        _warn_of_empty(empty, stacklevel)
+        _warn_of_empty(empty, 4)
     return engine, n_rows
 
 

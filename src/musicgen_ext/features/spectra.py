@@ -198,7 +198,10 @@ def set_threads(threads: int | None) -> None:
 
 
 class Frames(NamedTuple):
-    """Where frames lie: the first `n_head` in `heads`, the last `n_tail` in `tails`, the others in `signals`."""
+    """Where frames lie: the first `n_head` in `heads`, the last `n_tail` in `tails`, the others in `signals`.
+
+    Heads and tails without samples are those of the signals, with zeros before and after.
+    """
 
     signals: _Array  # (channels, n)
     heads: _Array
@@ -251,6 +254,8 @@ def framed(signal: _Array, n_fft: int, hop_length: int, center: bool, pad_mode: 
     tail = (n + pad - n_fft) // hop_length + 1  # the first frame over the right edge
     if tail <= n_head:
         return Frames(padded(signals, pad, pad, pad_mode), none, none, 0, count, 0, 0)
+    if pad_mode == "constant":
+        return Frames(signals, none, none, pad, count, n_head, count - tail)
     # Padding looks as far into the signal as it reaches beyond it.
     head_end = max((n_head - 1) * hop_length + n_fft - pad, pad + 1)
     heads = padded(signals[:, :head_end], pad, 0, pad_mode) if n_head > 0 else none
@@ -267,8 +272,10 @@ def run(analysis: Any, frames: Frames, n_fft: int, hop_length: int, out: _Array,
     count = threads_for(threads, len(frames.signals) * frames.number)
     parts = (frames.signals, frames.heads, frames.tails)
     numbers = (n_fft, hop_length, frames.offset, frames.number, frames.n_head, frames.n_tail)
-    with working_memory(n_fft):
+    try:  # as `working_memory`, without its microsecond
         finite = analysis.run(*parts, *numbers, out, count)
+    except MemoryError:
+        raise _no_memory(n_fft) from None
     if not finite:
         checks.floats("y", y, dtype=frames.signals.dtype)  # raises, with the place
         raise ValueError("y: expected finite numbers, got some that are not after padding")
@@ -280,9 +287,13 @@ def working_memory(n_fft: int) -> Iterator[None]:
     try:
         yield
     except MemoryError:
-        raise MemoryError(
-            f"n_fft: expected frames that fit in memory sixteen at a time, got {n_fft}, more than {128 * n_fft} bytes"
-        ) from None
+        raise _no_memory(n_fft) from None
+
+
+def _no_memory(n_fft: int) -> MemoryError:
+    return MemoryError(
+        f"n_fft: expected frames that fit in memory sixteen at a time, got {n_fft}, more than {128 * n_fft} bytes"
+    )
 
 
 def threads_for(threads: int | None, n_frames: int) -> int:
