@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from itertools import count
-from math import ceil, floor
+from math import ceil, exp, floor
 
 from musicgen_reference.midi import Song
 
@@ -470,3 +470,23 @@ def decode_bars(tokens, **options):
         payload = bytes([numerator, denominator.bit_length() - 1, 24, 8])
         events.append((step * ticks, 0, 0xFF, 0x58, 0, 1, payload))
     return Song(1, ticks * steps_per_beat, rows, sorted(events, key=lambda event: (event[1], event[0])), ends)
+
+
+# -- notes to sound ------------------------------------------------------------------------------------------------
+
+
+def sound_frames(notes, num_frames, *, sample_rate, hop_length, low, high):
+    """What a WaveNet is told of one line of notes (start, end, pitch, velocity): a list of numbers for every frame."""
+    rows = []
+    for frame in range(num_frames):
+        now = (frame + 0.5) * hop_length / sample_rate
+        sounding = [note for note in notes if note[0] <= now < note[1]]
+        ended = [note[1] for note in notes if note[1] <= now]
+        one_hot = [1.0 if sounding and sounding[0][2] == pitch else 0.0 for pitch in range(low, high + 1)]
+        if sounding:
+            start, end, _, velocity = sounding[0]
+            rest = [exp(-(now - start) / 0.05), exp(-(end - now) / 0.05), 0.0, velocity / 127]
+        else:
+            rest = [0.0, 0.0, exp(-(now - max(ended)) / 0.05) if ended else 0.0, 0.0]
+        rows.append(one_hot + rest)
+    return rows

@@ -286,7 +286,7 @@ class TokenStore(Store):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.encoding = encodings.load(self._work["job"]["encoding"])
+        self.encoding = encodings.load(self._work["job"]["encoding"], tokens=True)
         self.num_tokens = self.num_rows * _row_size(self._work)
 
     @property

@@ -1,12 +1,13 @@
-"""What the tokens of a model mean: ways to write a score as whole numbers, and to read them back."""
+"""What the numbers of a model mean: ways to write a score as tokens and to read them back, or to tell it of one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, overload
 
 from musicgen_ext.encodings.bars import Bars
 from musicgen_ext.encodings.base import Encoding
+from musicgen_ext.encodings.notes_to_sound import Line, NotesToSound
 from musicgen_ext.encodings.performance import Performance
 from musicgen_ext.encodings.pitch_sequence import PitchSequence
 from musicgen_ext.encodings.voice_grid import (
@@ -61,8 +62,10 @@ __all__ = [
     "Bars",
     "Encoding",
     "Grid",
+    "Line",
     "Meter",
     "Note",
+    "NotesToSound",
     "Performance",
     "PitchSequence",
     "VoiceGrid",
@@ -74,13 +77,22 @@ __all__ = [
 ]
 
 
-def load(encoding: Mapping[str, Any]) -> Encoding:
-    """The encoding that a model file describes."""
-    classes: dict[str, type[Encoding]] = {each.name: each for each in (Bars, Performance, PitchSequence, VoiceGrid)}
+_OF_TOKENS: dict[str, type[Encoding]] = {each.name: each for each in (Bars, Performance, PitchSequence, VoiceGrid)}
+
+
+@overload
+def load(encoding: Mapping[str, Any], *, tokens: Literal[True]) -> Encoding: ...
+@overload
+def load(encoding: Mapping[str, Any], *, tokens: bool = False) -> Encoding | NotesToSound: ...
+def load(encoding: Mapping[str, Any], *, tokens: bool = False) -> Encoding | NotesToSound:
+    """The encoding that a model file describes; with `tokens`, one that writes scores as tokens."""
     name = encoding.get("name")
-    if not isinstance(name, str) or name not in classes:
-        raise WeightsError(f"encoding.name: expected one of {sorted(classes)}, got {name!r}")
-    return classes[name].from_dict(encoding)
+    if name == NotesToSound.name and not tokens:
+        return NotesToSound.from_dict(encoding)
+    if not isinstance(name, str) or name not in _OF_TOKENS:
+        known = sorted(_OF_TOKENS if tokens else (*_OF_TOKENS, NotesToSound.name))
+        raise WeightsError(f"encoding.name: expected one of {known}, got {name!r}")
+    return _OF_TOKENS[name].from_dict(encoding)
 
 
 def named(name: str, options: Mapping[str, Any] | None = None) -> Encoding:
@@ -93,7 +105,7 @@ def named(name: str, options: Mapping[str, Any] | None = None) -> Encoding:
     """
     if name not in NAMES:
         raise WeightsError(f"encoding: expected one of {', '.join(sorted(NAMES))}, got {name!r}")
-    return load({**NAMES[name], **(options or {})})
+    return load({**NAMES[name], **(options or {})}, tokens=True)
 
 
 NAMES: dict[str, dict[str, Any]] = {
