@@ -10,19 +10,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "base/target.h"
-
-#if MUSICGEN_X86
-#include <immintrin.h>
-#elif MUSICGEN_ARM64
-#include <arm_neon.h>
-#endif
-
-#if defined(_MSC_VER) && !defined(__clang__)
-#define __builtin_memcpy std::memcpy
-#define __builtin_inff() std::numeric_limits<float>::infinity()
-#define __builtin_sqrt std::sqrt
-#endif
+#include "base/registers.h"
 
 namespace musicgen::audio {
 
@@ -52,40 +40,10 @@ struct Loops {
   void (*extremes_of_band)(const float*, std::int64_t, std::int64_t, float*, double*, double*);
 };
 
-namespace baseline {
-#include "base/registers_baseline.inl"
+#define MUSICGEN_KERNELS "audio/features.inl"
+#include "base/every_isa.inl"
 
-#include "audio/features.inl"
-}  // namespace baseline
-
-#if MUSICGEN_X86
-
-MUSICGEN_BEGIN_AVX2
-namespace avx2 {
-#include "base/registers_avx2.inl"
-
-#include "audio/features.inl"
-}  // namespace avx2
-MUSICGEN_END_TARGET
-
-MUSICGEN_BEGIN_AVX512
-namespace avx512 {
-#include "base/registers_avx512.inl"
-
-#include "audio/features.inl"
-}  // namespace avx512
-MUSICGEN_END_TARGET
-
-#endif
-
-const Loops& loops_for(Isa isa) {
-#if MUSICGEN_X86
-  if (isa == Isa::avx512) return avx512::kLoops;
-  if (isa == Isa::avx2) return avx2::kLoops;
-#endif
-  (void)isa;
-  return baseline::kLoops;
-}
+const Loops& loops_for(Isa isa) { return MUSICGEN_OF(isa, kLoops); }
 
 constexpr std::int64_t kBlock = 1 << 15;  // elements between two looks at the largest, or at the signals
 constexpr int kLanes = kTileFrames;

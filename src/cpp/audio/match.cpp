@@ -11,18 +11,7 @@
 
 #include "base/checked.h"
 #include "base/pool.h"
-#include "base/target.h"
-
-#if MUSICGEN_X86
-#include <immintrin.h>
-#elif MUSICGEN_ARM64
-#include <arm_neon.h>
-#endif
-
-#if defined(_MSC_VER) && !defined(__clang__)
-#define __attribute__(x)
-#define __builtin_memcpy std::memcpy
-#endif
+#include "base/registers.h"
 
 namespace musicgen::audio {
 
@@ -58,40 +47,10 @@ struct Kernels {
   void (*warp_steps)(const Strip& strip, Carry& carry, std::int64_t first, std::int64_t last);
 };
 
-namespace baseline {
-#include "audio/match_lanes_baseline.inl"
+#define MUSICGEN_KERNELS "audio/match.inl"
+#include "base/every_isa.inl"
 
-#include "audio/match.inl"
-}  // namespace baseline
-
-#if MUSICGEN_X86
-
-MUSICGEN_BEGIN_AVX2
-namespace avx2 {
-#include "audio/match_lanes_avx2.inl"
-
-#include "audio/match.inl"
-}  // namespace avx2
-MUSICGEN_END_TARGET
-
-MUSICGEN_BEGIN_AVX512
-namespace avx512 {
-#include "audio/match_lanes_avx512.inl"
-
-#include "audio/match.inl"
-}  // namespace avx512
-MUSICGEN_END_TARGET
-
-#endif
-
-const Kernels& kernels_for(Isa isa) {
-#if MUSICGEN_X86
-  if (isa == Isa::avx512) return avx512::kKernels;
-  if (isa == Isa::avx2) return avx2::kKernels;
-#endif
-  (void)isa;
-  return baseline::kKernels;
-}
+const Kernels& kernels_for(Isa isa) { return MUSICGEN_OF(isa, kKernels); }
 
 // -- the pieces of a library over threads ----------------------------------------------------------------------------
 

@@ -22,6 +22,13 @@ inline __m256 min(__m256 a, __m256 b) { return _mm256_min_ps(a, b); }
 inline __m256d min(__m256d a, __m256d b) { return _mm256_min_pd(a, b); }
 inline __m256 root(__m256 a) { return _mm256_sqrt_ps(a); }
 inline __m256d root(__m256d a) { return _mm256_sqrt_pd(a); }
+inline __m256 less(__m256 a, __m256 b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+inline __m256 select(__m256 m, __m256 a, __m256 b) { return _mm256_blendv_ps(b, a, m); }
+// The last value of `before`, then a without its last.
+inline __m256 shift_in(__m256 before, __m256 a) {
+  const __m256i halves = _mm256_castps_si256(_mm256_permute2f128_ps(before, a, 0x21));
+  return _mm256_castsi256_ps(_mm256_alignr_epi8(_mm256_castps_si256(a), halves, 12));
+}
 
 // x = mantissa * 2^exponent with the mantissa in [sqrt(1/2), sqrt(2)); x positive and normal.
 inline __m256 exponent_of(__m256 x, __m256& mantissa) {
@@ -72,6 +79,7 @@ struct RegisterOf;
 template <>
 struct RegisterOf<float> {
   using Type = __m256;
+  using Mask = __m256;
   static constexpr int width = 8;
 };
 template <>

@@ -22,6 +22,12 @@ inline __m512 min(__m512 a, __m512 b) { return _mm512_min_ps(a, b); }
 inline __m512d min(__m512d a, __m512d b) { return _mm512_min_pd(a, b); }
 inline __m512 root(__m512 a) { return _mm512_sqrt_ps(a); }
 inline __m512d root(__m512d a) { return _mm512_sqrt_pd(a); }
+inline __mmask16 less(__m512 a, __m512 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+inline __m512 select(__mmask16 m, __m512 a, __m512 b) { return _mm512_mask_blend_ps(m, b, a); }
+// The last value of `before`, then a without its last.
+inline __m512 shift_in(__m512 before, __m512 a) {
+  return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(a), _mm512_castps_si512(before), 15));
+}
 
 // x = mantissa * 2^exponent with the mantissa in [sqrt(1/2), sqrt(2)); x positive and normal.
 inline __m512 exponent_of(__m512 x, __m512& mantissa) {
@@ -84,6 +90,7 @@ struct RegisterOf;
 template <>
 struct RegisterOf<float> {
   using Type = __m512;
+  using Mask = __mmask16;
   static constexpr int width = 16;
 };
 template <>

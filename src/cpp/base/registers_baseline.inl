@@ -28,6 +28,11 @@ inline Floats min(Floats a, Floats b) { return vbslq_f32(vcltq_f32(a, b), a, b);
 inline Doubles min(Doubles a, Doubles b) { return vbslq_f64(vcltq_f64(a, b), a, b); }
 inline Floats root(Floats a) { return vsqrtq_f32(a); }
 inline Doubles root(Doubles a) { return vsqrtq_f64(a); }
+using FloatMask = uint32x4_t;
+inline FloatMask less(Floats a, Floats b) { return vcltq_f32(a, b); }
+inline Floats select(FloatMask m, Floats a, Floats b) { return vbslq_f32(m, a, b); }
+// The last value of `before`, then a without its last.
+inline Floats shift_in(Floats before, Floats a) { return vextq_f32(before, a, 3); }
 inline Floats exponent_of(Floats x, Floats& mantissa) {
   const int32x4_t bits = vreinterpretq_s32_f32(x);
   const int32x4_t exponent = vshrq_n_s32(vsubq_s32(bits, vdupq_n_s32(0x3f3504f3)), 23);
@@ -68,6 +73,13 @@ inline Floats min(Floats a, Floats b) { return _mm_min_ps(a, b); }
 inline Doubles min(Doubles a, Doubles b) { return _mm_min_pd(a, b); }
 inline Floats root(Floats a) { return _mm_sqrt_ps(a); }
 inline Doubles root(Doubles a) { return _mm_sqrt_pd(a); }
+using FloatMask = __m128;
+inline FloatMask less(Floats a, Floats b) { return _mm_cmplt_ps(a, b); }
+inline Floats select(FloatMask m, Floats a, Floats b) { return _mm_or_ps(_mm_and_ps(m, a), _mm_andnot_ps(m, b)); }
+inline Floats shift_in(Floats before, Floats a) {
+  const __m128 seam = _mm_shuffle_ps(before, a, _MM_SHUFFLE(0, 0, 3, 3));
+  return _mm_shuffle_ps(seam, a, _MM_SHUFFLE(2, 1, 2, 0));
+}
 inline Floats exponent_of(Floats x, Floats& mantissa) {
   const __m128i bits = _mm_castps_si128(x);
   const __m128i exponent = _mm_srai_epi32(_mm_sub_epi32(bits, _mm_set1_epi32(0x3f3504f3)), 23);
@@ -130,6 +142,17 @@ inline R root(R a) {
   for (auto& x : a.v) x = std::sqrt(x);
   return a;
 }
+struct FloatMask {
+  bool v[4];
+};
+inline FloatMask less(Floats a, Floats b) {
+  return {{a.v[0] < b.v[0], a.v[1] < b.v[1], a.v[2] < b.v[2], a.v[3] < b.v[3]}};
+}
+inline Floats select(FloatMask m, Floats a, Floats b) {
+  for (int i = 0; i < 4; ++i) a.v[i] = m.v[i] ? a.v[i] : b.v[i];
+  return a;
+}
+inline Floats shift_in(Floats before, Floats a) { return {{before.v[3], a.v[0], a.v[1], a.v[2]}}; }
 inline Floats exponent_of(Floats x, Floats& mantissa) {
   Floats exponent;
   for (int i = 0; i < 4; ++i) {
@@ -163,6 +186,7 @@ struct RegisterOf;
 template <>
 struct RegisterOf<float> {
   using Type = Floats;
+  using Mask = FloatMask;
   static constexpr int width = 4;
 };
 template <>
