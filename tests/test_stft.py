@@ -194,6 +194,18 @@ def test_stft_is_librosas(librosa, channels, center, n_fft, hop, win, n, rng):
             np.testing.assert_allclose(ours[..., safe], theirs[..., safe], rtol=0, atol=2e-4)
 
 
+@pytest.mark.parametrize("mode", ["edge", "linear_ramp", "reflect", "symmetric"])
+@pytest.mark.parametrize(
+    ("n", "n_fft", "hop"), [(3, 2, 1), (10, 2, 2), (9, 4, 1), (100, 50, 7), (4096, 4, 512), (512, 256, 256)]
+)
+def test_padding_is_that_of_the_whole_signal(mode, n, n_fft, hop, rng):
+    # librosa 0.11 pads the samples of the last frames alone, and reflects those into themselves where they are few
+    y = rng.normal(size=n).astype(np.float32)
+    whole = np.pad(y, n_fft // 2, mode=mode)
+    got = features.stft(y, n_fft=n_fft, hop_length=hop, pad_mode=mode)
+    np.testing.assert_array_equal(got, features.stft(whole, n_fft=n_fft, hop_length=hop, center=False))
+
+
 def test_memory_order_is_librosas(librosa, rng):
     y = rng.uniform(-1, 1, 5000).astype(np.float32)
     assert features.stft(y).strides == librosa.stft(y).strides

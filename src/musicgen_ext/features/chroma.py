@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicgen_ext import _core, checks
-from musicgen_ext.features.sources import Spectra, spectra_of
+from musicgen_ext.features.sources import Spectra, frequencies_of, spectra_of
 from musicgen_ext.features.spectra import PadMode
 from musicgen_ext.features.windows import Window
 
@@ -202,8 +202,7 @@ def _tuning(
 ) -> float:  # fmt: skip
     fmin, fmax = max(checks.real("fmin", fmin), 0.0), min(checks.real("fmax", fmax), sr / 2)
     threshold = checks.real("threshold", threshold, 0)
-    frequencies = np.arange(found.bins) * (sr / found.n_fft)
-    low, high = np.searchsorted(frequencies, [fmin, fmax])
+    low, high = np.searchsorted(frequencies_of(None, sr, found), [fmin, fmax])
     positions, heights = _core.spectral_peaks(found.tiles(), int(low), int(high), threshold)
     if len(positions) == 0:
         warnings.warn(

@@ -69,7 +69,7 @@ def onset_strength(
     Returns
     -------
     np.ndarray [shape=(..., frames)], float32
-        ``librosa.onset.onset_strength``.
+        ``librosa.onset.onset_strength``. 0 for the first `lag` frames, however few there are.
 
     Notes
     -----
@@ -105,8 +105,6 @@ def onset_strength(
         before = padded[..., : levels.shape[-2], :].copy()
         for k in range(1, max_size):
             np.maximum(before, padded[..., k : k + levels.shape[-2], :], out=before)
-    if lag >= frames:
-        raise ValueError(f"lag: expected less than the {frames} frames, got {lag}")
     rises = np.subtract(levels[..., lag:], before[..., :-lag])
     np.maximum(rises, 0, out=rises)
     strength = rises.mean(axis=-2, dtype=np.float64) if aggregate is None else aggregate(rises, axis=-2)
