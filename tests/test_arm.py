@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-ENGINE = ("history", "kernels", "packing", "recurrent", "sampler")
+ENGINE = (
+    *("history", "kernels", "logistics", "packing", "recurrent", "recurrent_packing", "sampler"),
+    *("wavenet", "wavenet_kernels", "wavenet_packing"),
+)
 SOURCES = ("base/arena", "base/cpu", "base/parallel", *(f"generate/{name}" for name in ENGINE))
 
 

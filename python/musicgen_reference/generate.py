@@ -16,7 +16,7 @@ def dequantized(tensors):
     out = {}
     for name, array in tensors.items():
         if array.dtype == np.int8:
-            array = array.astype(np.float64) * tensors[name + ".scale"][:, None]
+            array = (array.astype(np.float64).T * tensors[name + ".scale"]).T
         out[name] = np.asarray(array, np.float64)
     return out
 

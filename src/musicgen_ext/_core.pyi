@@ -279,6 +279,53 @@ def sample(
     RecurrentStates,
 ]: ...
 
+@final
+class WaveNetStates:
+    # Made by WaveNetModel.start and by wavenet_sample only.
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @property
+    def time(self) -> int: ...
+    def __len__(self) -> int: ...
+    def __getstate__(self) -> tuple[Any, ...]: ...
+    def __setstate__(self, state: tuple[Any, ...]) -> None: ...
+
+@final
+class WaveNetModel:
+    def __init__(self, config: dict[str, Any], tensors: dict[str, _Array], precision: str) -> None: ...
+    @property
+    def packed_bytes(self) -> int: ...
+    @property
+    def macs_per_sample(self) -> int: ...
+    @property
+    def receptive_field(self) -> int: ...
+    @property
+    def classes(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def coins_per_sample(self) -> int: ...
+    def start(self, batch: int) -> WaveNetStates: ...
+
+# samples, log_probs, logits, the next state
+def wavenet_sample(
+    model: WaveNetModel,
+    state: WaveNetStates,
+    n_samples: int,
+    coins: npt.NDArray[np.float64],
+    forced: npt.NDArray[np.int32] | None,
+    condition: npt.NDArray[np.float32] | None,
+    offset: int,
+    options: SamplerOptions,
+    threads: int,
+    log_probs: bool,
+    logits: bool,
+) -> tuple[
+    npt.NDArray[np.int32],
+    npt.NDArray[np.float64] | None,
+    npt.NDArray[np.float32] | None,
+    WaveNetStates,
+]: ...
+
 # audio
 tone_dtype: np.dtype[np.void]
 drum_program: int

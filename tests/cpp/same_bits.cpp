@@ -1,4 +1,4 @@
-// Samples from a model with random weights and prints a hash of its logits for every instruction set of the machine it
+// Samples from models with random weights and prints a hash of their logits for every instruction set of the machine it
 // runs on. The same program, built for another processor, must print the same hash: see tests/test_arm.py.
 #include <cstdint>
 #include <cstdio>
@@ -8,6 +8,7 @@
 
 #include "base/cpu.h"
 #include "generate/recurrent.h"
+#include "generate/wavenet.h"
 
 using namespace musicgen;
 using namespace musicgen::generate;
@@ -46,6 +47,18 @@ struct Weights {
     }
   }
 };
+
+std::uint64_t hash_of(const std::vector<std::int32_t>& tokens, const std::vector<float>& logits) {
+  std::uint64_t hash = 14695981039346656037ull;
+  const auto mix = [&hash](std::uint32_t bits) { hash = (hash ^ bits) * 1099511628211ull; };
+  for (const std::int32_t t : tokens) mix(static_cast<std::uint32_t>(t));
+  for (const float x : logits) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    mix(bits);
+  }
+  return hash;
+}
 
 std::uint64_t hash_of(Cell cell, Precision precision, Isa isa) {
   state = 1;
@@ -97,13 +110,70 @@ std::uint64_t hash_of(Cell cell, Precision precision, Isa isa) {
   Never never;
   recurrent_sample(model, states, request, 2, isa, never);
 
-  std::uint64_t hash = 14695981039346656037ull;
-  const auto mix = [&hash](std::uint32_t bits) { hash = (hash ^ bits) * 1099511628211ull; };
-  for (const std::int32_t t : tokens) mix(static_cast<std::uint32_t>(t));
-  for (const float x : logits) {
-    std::uint32_t bits;
-    std::memcpy(&bits, &x, 4);
-    mix(bits);
+  return hash_of(tokens, logits);
+}
+
+std::uint64_t hash_of_wavenet(int channels, bool logistics, Precision precision, Isa isa) {
+  state = 2;
+  const int S = 140, H = 130, L = 3, K = logistics ? 3 : 2, B = 3, N = 24, F = 6;
+  WaveNetSpec spec;
+  spec.residual_channels = channels;
+  spec.skip_channels = S;
+  spec.hidden_channels = H;
+  spec.kernel_size = K;
+  spec.dilations = {1, 2, 5};
+  (logistics ? spec.mixtures : spec.classes) = logistics ? 4 : 70;
+  spec.condition_channels = 5;
+  spec.condition_width = 9;
+  spec.condition_kernel_size = 3;
+  spec.hop_length = 4;
+  const bool int8 = precision == Precision::int8;
+  Weights w;
+  w.floats.reserve(64);
+  w.bytes.reserve(64);
+  if (logistics) {
+    w.add("input.weight", channels, 1, int8);
+    w.add("input.bias", channels, 1, int8);
+  } else {
+    w.add("embedding.weight", 70, channels, int8);
+  }
+  for (int l = 0; l < L; ++l) {
+    const std::string prefix = "layers." + std::to_string(l);
+    w.add(prefix + ".gate.weight", 2 * channels, channels * K, int8);
+    w.add(prefix + ".gate.bias", 2 * channels, 1, int8);
+    w.add(prefix + ".condition.weight", 2 * channels, 9, int8);
+    w.add(prefix + ".residual.weight", channels, channels, int8);
+    w.add(prefix + ".residual.bias", channels, 1, int8);
+  }
+  w.add("condition.conv.weight", 9, 15, int8);
+  w.add("condition.conv.bias", 9, 1, int8);
+  w.add("skip.weight", S, L * channels, int8);
+  w.add("skip.bias", S, 1, int8);
+  w.add("hidden.weight", H, S, int8);
+  w.add("hidden.bias", H, 1, int8);
+  w.add("logits.weight", spec.rows(), H, int8);
+  w.add("logits.bias", spec.rows(), 1, int8);
+  const WaveNetModel model(spec, w.tensors, precision);
+
+  std::uint64_t hash = 0;
+  for (const int batch : {1, B}) {
+    std::vector<double> coins(static_cast<std::size_t>(batch * N * spec.coins()));
+    for (double& c : coins) c = uniform();
+    std::vector<float> frames(static_cast<std::size_t>(batch * F * spec.condition_channels));
+    for (float& f : frames) f = static_cast<float>(uniform());
+    std::vector<std::int32_t> samples(static_cast<std::size_t>(batch * N));
+    std::vector<float> logits(static_cast<std::size_t>(batch * N * spec.rows()));
+    WaveNetRequest request;
+    request.n_samples = N;
+    request.coins = coins.data();
+    request.condition = frames.data();
+    request.frames = F;
+    request.samples = samples.data();
+    request.logits = logits.data();
+    std::vector<WaveNetState> states(static_cast<std::size_t>(batch), start_of(model));
+    Never never;
+    wavenet_sample(model, states, request, 2, isa, never);
+    hash = hash * 31 + hash_of(samples, logits);
   }
   return hash;
 }
@@ -117,6 +187,9 @@ int main() {
     std::uint64_t all = 14695981039346656037ull;
     for (const Cell cell : cells)
       for (const Precision precision : precisions) all = (all ^ hash_of(cell, precision, isa)) * 1099511628211ull;
+    for (const int channels : {27, 32, 64, 128})
+      for (const Precision precision : precisions)
+        all = (all ^ hash_of_wavenet(channels, channels == 27, precision, isa)) * 1099511628211ull;
     std::printf("%s %016llx\n", name_of(isa), static_cast<unsigned long long>(all));
   }
 }

@@ -11,21 +11,13 @@
 
 #include "base/cpu.h"
 #include "bindings/arrays.h"
-#include "bindings/signals.h"
+#include "bindings/models.h"
 #include "generate/recurrent.h"
 
 namespace {
 
 using namespace musicgen;
 using namespace musicgen::generate;
-
-template <class T>
-T choice(const py::object& value, const char* name, std::initializer_list<std::pair<const char*, T>> choices) {
-  const auto text = py::cast<std::string>(value);
-  for (const auto& [known, result] : choices)
-    if (text == known) return result;
-  throw std::invalid_argument(std::string(name) + ": got unknown '" + text + "'");
-}
 
 int optional_int(const py::handle& value) { return value.is_none() ? -1 : py::cast<int>(value); }
 
@@ -142,45 +134,9 @@ RecurrentSpec spec_of(const py::dict& config) {
   return spec;
 }
 
-// Pointers into the arrays of `tensors`, which outlive the call.
-Tensors tensors_of(const py::dict& tensors) {
-  Tensors out;
-  for (const auto& [key, value] : tensors) {
-    const auto name = py::cast<std::string>(key);
-    const auto array = py::reinterpret_borrow<py::array>(value);
-    Tensor t;
-    t.rows = array.ndim() > 0 ? array.shape(0) : 1;
-    t.cols = array.ndim() > 1 ? array.shape(1) : 1;
-    if (py::array_t<float, py::array::c_style>::check_(value)) {
-      t.values = static_cast<const float*>(array.data());
-    } else if (py::array_t<std::int8_t, py::array::c_style>::check_(value)) {
-      const py::str scale = py::str(name + ".scale");
-      if (!tensors.contains(scale)) throw std::invalid_argument("tensor " + name + ".scale: expected, got none");
-      t.bytes = static_cast<const std::int8_t*>(array.data());
-      t.scale = array_of<float>(tensors[scale], "scale", {array.shape(0)}).data();
-    } else {
-      throw py::type_error("tensor " + name + ": expected a C-contiguous float32 or int8 array");
-    }
-    out.emplace(name, t);
-  }
-  return out;
-}
-
 // A batch of sequence states. Immutable from Python: a call returns new ones.
 struct RecurrentStates {
   std::vector<SequenceState> sequences;
-};
-
-class Signals final : public Interrupt {
- public:
-  bool requested() override {
-    try {
-      poll_signals();
-    } catch (const Interrupted&) {
-      return true;
-    }
-    return false;
-  }
 };
 
 bool fits(const RecurrentModel& model, const SequenceState& state) {
@@ -189,13 +145,6 @@ bool fits(const RecurrentModel& model, const SequenceState& state) {
          state.tokens.size() == start.tokens.size() && state.last_onset.size() == start.last_onset.size() &&
          state.match.size() == start.match.size() && state.hashes.size() == start.hashes.size() &&
          state.sounding.size() == start.sounding.size() && state.frame >= 0;
-}
-
-template <class T>
-py::array_t<T> array_copy(const std::vector<T>& values) {
-  py::array_t<T> out(static_cast<py::ssize_t>(values.size()));
-  std::copy(values.begin(), values.end(), out.mutable_data());
-  return out;
 }
 
 py::tuple pickle_states(const RecurrentStates& states) {
@@ -338,9 +287,7 @@ void register_generate(py::module_& m) {
 
   py::class_<RecurrentModel>(m, "RecurrentModel")
       .def(py::init([](const py::dict& config, const py::dict& tensors, const std::string& precision) {
-             const auto p = choice<Precision>(
-                 py::str(precision), "precision",
-                 {{"float32", Precision::float32}, {"bfloat16", Precision::bfloat16}, {"int8", Precision::int8}});
+             const Precision p = precision_of(precision);
              RecurrentSpec spec = spec_of(config);
              const Tensors views = tensors_of(tensors);
              std::unique_ptr<RecurrentModel> model;

@@ -19,6 +19,7 @@ void register_rolls(py::module_& m);
 void register_spectra(py::module_& m);
 void register_tokens(py::module_& m);
 void register_voices(py::module_& m);
+void register_wavenet(py::module_& m);
 
 namespace {
 
@@ -49,6 +50,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   register_audio(m);
   register_features(m);
   register_generate(m);
+  register_wavenet(m);
   register_midi(m);
   register_rolls(m);
   register_spectra(m);

@@ -43,6 +43,8 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 namespace baseline {
 #include "generate/lanes_baseline.inl"
 
+#include "generate/activations.inl"
+
 #include "generate/kernels.inl"
 }  // namespace baseline
 
@@ -52,6 +54,8 @@ MUSICGEN_BEGIN_AVX2
 namespace avx2 {
 #include "generate/lanes_avx2.inl"
 
+#include "generate/activations.inl"
+
 #include "generate/kernels.inl"
 }  // namespace avx2
 MUSICGEN_END_TARGET
@@ -59,6 +63,8 @@ MUSICGEN_END_TARGET
 MUSICGEN_BEGIN_AVX512
 namespace avx512 {
 #include "generate/lanes_avx512.inl"
+
+#include "generate/activations.inl"
 
 #include "generate/kernels.inl"
 }  // namespace avx512

@@ -21,8 +21,8 @@ constexpr int kLanes = 16;
 // Rounded up to whole vectors.
 inline int padded(int n) { return static_cast<int>(round_up(to_size(n), kLanes)); }
 
-// A vector that meets a matrix: floats, or signed bytes (kByteBias added on paths that want them unsigned) whose values
-// are bytes times `scale`.
+// A vector that meets a matrix: floats, or signed bytes (Kernels::byte_bias added on paths that want them unsigned)
+// whose values are bytes times `scale`.
 struct Input {  // no default values: kernels keep arrays of them, and would fill these for nothing
   const unsigned char* data;
   float scale;
@@ -91,6 +91,7 @@ struct Kernels {
   int (*pick)(const float* weights, const float* sums, int n, double target);
   // The first index of the largest value.
   int (*largest)(const float* values, int n);
+  int byte_bias;  // added to the bytes of activations
 };
 
 constexpr int kMaxTileVecs = 12;

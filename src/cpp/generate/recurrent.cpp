@@ -1,9 +1,7 @@
 #include "generate/recurrent.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
-#include <limits>
 #include <stdexcept>
 
 #include "base/checked.h"
@@ -14,7 +12,6 @@ namespace musicgen::generate {
 
 namespace {
 
-constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 constexpr std::size_t kLine = 64;
 
 inline void prefetch(const void* p) {
@@ -24,34 +21,6 @@ inline void prefetch(const void* p) {
   (void)p;
 #endif
 }
-
-// Asks the caller's interrupt in the calling thread, by the amount of work done; the other threads see the flag.
-class Watch {
- public:
-  Watch(Interrupt* interrupt, std::atomic<bool>& stopped) : interrupt_(interrupt), stopped_(stopped) {}
-
-  // True when the call should end.
-  bool after(std::size_t macs) {
-    work_ += macs;
-    if (work_ < kWorkBetweenLooks) return false;
-    work_ = 0;
-    if (interrupt_ != nullptr) {
-      const auto now = std::chrono::steady_clock::now();
-      if (now - last_ > std::chrono::milliseconds(20)) {
-        last_ = now;
-        if (interrupt_->requested()) stopped_ = true;
-      }
-    }
-    return stopped_;
-  }
-
- private:
-  static constexpr std::size_t kWorkBetweenLooks = 5'000'000;  // 0.1 ms on a fast path, 10 ms on the slowest
-  Interrupt* interrupt_;
-  std::atomic<bool>& stopped_;
-  std::size_t work_ = 0;
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
 
 // One thread's share of a request: the sequences [first, first + count). All memory is taken in the constructor.
 class Worker {

@@ -2,14 +2,14 @@
 // frame, and a head for every slot of the frame. musicgen_ext.architectures.RecurrentConfig says what each part means.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
-#include <map>
 #include <string>
 #include <vector>
 
 #include "base/arena.h"
+#include "generate/interrupt.h"
 #include "generate/kernels.h"
+#include "generate/packing.h"
 #include "generate/sampler.h"
 
 namespace musicgen::generate {
@@ -77,18 +77,6 @@ struct RecurrentSpec {
   std::vector<Slot> slots;
   int num_given = 0;
 };
-
-// A matrix or vector as it lies in the model file: floats, or bytes with a scale for every row.
-struct Tensor {
-  const float* values = nullptr;
-  const std::int8_t* bytes = nullptr;
-  const float* scale = nullptr;
-  std::int64_t rows = 0, cols = 1;
-  float at(std::int64_t r, std::int64_t c) const {
-    return bytes ? static_cast<float>(bytes[r * cols + c]) * scale[r] : values[r * cols + c];
-  }
-};
-using Tensors = std::map<std::string, Tensor>;
 
 // Immutable once built; any number of threads may sample from one model.
 class RecurrentModel {
@@ -172,13 +160,6 @@ struct Request {
   std::int64_t* lengths = nullptr;  // out (B)
   double* log_probs = nullptr;      // out (B, n, slots); optional
   float* logits = nullptr;          // out (B, n, slots, most_tokens); optional
-};
-
-// Asked every few milliseconds in the calling thread; true ends the call early.
-class Interrupt {
- public:
-  virtual ~Interrupt() = default;
-  virtual bool requested() = 0;
 };
 
 // Runs the request on `threads` threads and advances the states. False if it was interrupted. Throws

@@ -1,0 +1,387 @@
+"""The WaveNet engine: its twin in numpy, laws (one seed, one sound), and its behaviour at the edges."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from musicgen_ext import _core
+from musicgen_reference import wavenet as reference
+
+EPS = float(np.finfo(np.float32).eps)
+
+PRECISIONS = ("float32", "bfloat16", "int8")
+MU_LAW = {"kind": "mu_law", "classes": 40}
+LOGISTICS = {"kind": "logistics", "mixtures": 5}
+
+
+def config_of(residual=16, skip=24, hidden=20, dilations=(1, 2, 4, 1, 3), kernel_size=2, output=MU_LAW, condition=None):
+    if condition is True:
+        condition = {"channels": 5, "width": 7, "kernel_size": 3, "hop_length": 4}
+    return {
+        "sample_rate": 16_000,
+        "residual_channels": residual,
+        "skip_channels": skip,
+        "hidden_channels": hidden,
+        "kernel_size": kernel_size,
+        "dilations": list(dilations),
+        "output": output,
+        "condition": condition,
+    }
+
+
+def shapes_of(config):
+    r, s, h, n = (config[k] for k in ("residual_channels", "skip_channels", "hidden_channels", "kernel_size"))
+    output, condition, layers = config["output"], config["condition"], len(config["dilations"])
+    rows = output["classes"] if output["kind"] == "mu_law" else 3 * output["mixtures"]
+    shapes = {"embedding.weight": (rows, r)}
+    if output["kind"] == "logistics":
+        shapes = {"input.weight": (r, 1), "input.bias": (r,)}
+    for i in range(layers):
+        shapes |= {f"layers.{i}.gate.weight": (2 * r, r, n), f"layers.{i}.gate.bias": (2 * r,)}
+        if i + 1 < layers:
+            shapes |= {f"layers.{i}.residual.weight": (r, r), f"layers.{i}.residual.bias": (r,)}
+        if condition:
+            shapes[f"layers.{i}.condition.weight"] = (2 * r, condition["width"])
+    if condition:
+        shapes["condition.conv.weight"] = (condition["width"], condition["channels"], condition["kernel_size"])
+        shapes["condition.conv.bias"] = (condition["width"],)
+    shapes |= {"skip.weight": (s, layers * r), "skip.bias": (s,), "hidden.weight": (h, s), "hidden.bias": (h,)}
+    return shapes | {"logits.weight": (rows, h), "logits.bias": (rows,)}
+
+
+def quantised(array):
+    """int8 with one scale for every row of the first dimension."""
+    flat = array.reshape(len(array), -1)
+    scale = (np.abs(flat).max(axis=1) / np.float32(127)).astype(np.float32)
+    q = np.rint(flat / np.where(scale > 0, scale, 1)[:, None]).astype(np.int8)
+    return q.reshape(array.shape), scale
+
+
+def rounded(array):
+    """To bfloat16 and back."""
+    bits = array.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+def random_tensors(config, rng, precision="float32", scale=1.0):
+    tensors = {}
+    for name, shape in shapes_of(config).items():
+        fan_in = np.prod(shape[1:]) if len(shape) > 1 else 16
+        spread = 1.0 if name.startswith("embedding") else scale * 1.5 / np.sqrt(fan_in)
+        array = (rng.standard_normal(shape) * spread).astype(np.float32)
+        if name == "logits.bias" and config["output"]["kind"] == "logistics":
+            array[2 * config["output"]["mixtures"] :] -= 4  # log scales: distributions that lie inside [-1, 1]
+        if array.ndim > 1 and precision == "int8":
+            tensors[name], tensors[name + ".scale"] = quantised(array)
+        elif array.ndim > 1 and precision == "bfloat16":
+            tensors[name] = rounded(array)
+        else:
+            tensors[name] = array
+    return tensors
+
+
+def random_model(config, rng, precision="float32", scale=1.0):
+    tensors = random_tensors(config, rng, precision, scale)
+    return _core.WaveNetModel(config, tensors, precision), tensors
+
+
+def run(
+    model,
+    n,
+    batch=1,
+    coins=None,
+    forced=None,
+    frames=None,
+    offset=0,
+    state=None,
+    threads=1,
+    temperature=1.0,
+    top_k=0,
+    top_p=1.0,
+    log_probs=True,
+    logits=True,
+):
+    state = model.start(batch) if state is None else state
+    if coins is None:
+        coins = np.random.default_rng(5).random((batch, n, model.coins_per_sample))
+    options = _core.SamplerOptions(temperature, top_k, top_p)
+    return _core.wavenet_sample(model, state, n, coins, forced, frames, offset, options, threads, log_probs, logits)
+
+
+def random_frames(config, rng, n, batch=1):
+    condition = config["condition"]
+    if condition is None:
+        return None
+    count = -(-n // condition["hop_length"])
+    return rng.standard_normal((batch, count, condition["channels"])).astype(np.float32)
+
+
+def same(a, b):
+    """Bit for bit; states through pickle."""
+    for x, y in zip(a, b, strict=True):
+        if isinstance(x, np.ndarray):
+            assert x.dtype == y.dtype
+            assert x.tobytes() == y.tobytes()
+        elif x is None:
+            assert y is None
+        else:
+            assert pickle.dumps(x) == pickle.dumps(y)
+
+
+# -- twin --------------------------------------------------------------------------------------------------------------
+
+# Logits against the float64 twin, in eps of the largest logit: rounding errors of sums of n products grow like a random
+# walk and pass through the residual stream with a gain near one. Worst seen below: 9.
+TWIN_EPS = 32
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("residual", "kernel_size", "dilations", "output", "condition"),
+    [
+        (1, 2, (1,), MU_LAW, None),
+        (7, 3, (1, 2, 5), MU_LAW, True),
+        (16, 2, (1, 2, 4, 8, 1, 2, 4, 8), LOGISTICS, True),
+        (31, 3, (3, 1, 2), LOGISTICS, None),
+        (33, 2, (2, 7, 1), MU_LAW, True),
+        (64, 2, (1, 2, 4, 8, 16), MU_LAW, None),
+        (64, 3, (1, 3, 9), MU_LAW, True),
+        (128, 2, (1, 2), MU_LAW, None),
+    ],
+)
+def test_twin(isa, rng, precision, residual, kernel_size, dilations, output, condition):
+    config = config_of(residual, residual + 9, 2 * residual, dilations, kernel_size, output, condition)
+    model, tensors = random_model(config, rng, precision)
+    n = 24
+    tokens = rng.integers(0, model.classes, (1, n)).astype(np.int32)
+    frames = random_frames(config, rng, n)
+    samples, log_probs, logits, _ = run(model, n, forced=tokens, frames=frames)
+    twin = reference.WaveNet(config, tensors)
+    expected = twin.teacher_forced(
+        tokens[0], None if frames is None else frames[0].T, config["condition"]["hop_length"] if condition else 1
+    )
+    assert np.abs(logits[0] - expected).max() <= TWIN_EPS * EPS * np.abs(expected).max()
+    assert (samples == tokens).all()
+    if output is LOGISTICS:
+        wanted = [reference.logistics_log_prob(row, t) for row, t in zip(logits[0], tokens[0], strict=True)]
+    else:
+        wanted = [reference.log_softmax(row.astype(np.float64))[t] for row, t in zip(logits[0], tokens[0], strict=True)]
+    np.testing.assert_allclose(log_probs[0], wanted, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("output", [MU_LAW, LOGISTICS])
+def test_int8_twin(isa, rng, output):
+    """Bytes are the same on both sides until a value lies half-way between two of them: then they differ by one."""
+    config = config_of(40, 50, 30, (1, 2, 4, 8), 2, output, True)
+    model, tensors = random_model(config, rng, "int8")
+    n = 24
+    tokens = rng.integers(0, model.classes, (1, n)).astype(np.int32)
+    frames = random_frames(config, rng, n)
+    _, _, logits, _ = run(model, n, forced=tokens, frames=frames)
+    twin = reference.WaveNet(config, tensors, "int8")
+    expected = twin.teacher_forced(tokens[0], frames[0].T, 4)
+    difference = np.abs(logits[0] - expected).max(axis=1) / np.abs(expected).max()
+    assert np.median(difference) < 1e-4  # no byte differs
+    assert difference.max() < 0.02  # a few do
+
+
+def test_draws_are_those_of_the_twin(isa, rng):
+    """Same coins, same tokens, but for coins at the edge of a token."""
+    config = config_of(condition=True)
+    model, _ = random_model(config, rng)
+    n = 200
+    coins, frames = rng.random((1, n, 1)), random_frames(config, rng, n)
+    for temperature in (1.0, 0.5, 0.0):
+        samples, _, logits, _ = run(model, n, coins=coins, frames=frames, temperature=temperature)
+        wanted = [
+            reference.mu_law_draw(row.astype(np.float64), c, temperature)
+            for row, c in zip(logits[0], coins[0, :, 0], strict=True)
+        ]
+        assert (samples[0] != wanted).mean() <= 0.01
+
+
+def test_logistic_draws_are_those_of_the_twin(isa, rng):
+    config = config_of(output=LOGISTICS)
+    model, _ = random_model(config, rng)
+    n = 200
+    coins = rng.random((1, n, 2))
+    coins[0, 0, 1] = 0.0
+    coins[0, 1, 1] = np.nextafter(1.0, 0.0)
+    for temperature in (1.0, 0.5, 0.0):
+        samples, _, logits, _ = run(model, n, coins=coins, temperature=temperature)
+        wanted = [reference.logistics_draw(row, c, temperature) for row, c in zip(logits[0], coins[0], strict=True)]
+        assert (np.abs(samples[0] - wanted) <= 1).mean() >= 0.98
+        assert (samples[0] == wanted).mean() >= 0.9
+        assert ((samples >= 0) & (samples < 65_536)).all()
+
+
+def test_logistics_are_a_distribution(rng):
+    """The probabilities of all 65,536 values add up to one."""
+    config = config_of(4, 4, 4, (1,), output={"kind": "logistics", "mixtures": 3})
+    model, _ = random_model(config, rng)
+    tokens = np.arange(65_536, dtype=np.int32).reshape(-1, 1)
+    _, log_probs, _, _ = run(model, 1, batch=65_536, forced=tokens)
+    assert np.exp(log_probs).sum() == pytest.approx(1.0, abs=1e-9)
+
+
+# -- laws --------------------------------------------------------------------------------------------------------------
+
+LAW_CONFIGS = {
+    "mu_law": config_of(48, 40, 30, (1, 2, 4, 8, 1, 5), 2, MU_LAW, True),
+    "mu_law 3 taps": config_of(33, 150, 140, (1, 2, 9), 3, {"kind": "mu_law", "classes": 256}, None),
+    "logistics": config_of(32, 40, 50, (1, 2, 4, 8), 2, LOGISTICS, True),
+    "wide": config_of(128, 256, 256, (1, 2, 4), 2, {"kind": "mu_law", "classes": 256}, True),
+    "reference": config_of(64, 256, 256, (1, 2, 4, 8), 2, {"kind": "mu_law", "classes": 256}, True),
+    "small": config_of(32, 128, 256, (1, 2, 4, 8), 2, {"kind": "mu_law", "classes": 256}, None),
+}
+
+
+@pytest.fixture(params=[(name, p) for name in LAW_CONFIGS for p in PRECISIONS], ids=lambda p: " ".join(p))
+def law_model(request, rng):
+    name, precision = request.param
+    config = LAW_CONFIGS[name]
+    return config, random_model(config, rng, precision)[0]
+
+
+def test_every_instruction_set_gives_the_same_bits(law_model, rng, on_every_isa):
+    config, model = law_model
+    n, batch = 40, 3
+    frames = random_frames(config, rng, n, batch)
+    for size in (1, batch):
+        part = None if frames is None else frames[:size]
+        results = list(on_every_isa(lambda size=size, part=part: run(model, n, size, frames=part)).values())
+        for result in results[1:]:
+            same(results[0], result)
+
+
+def test_chunks_batches_and_threads_give_the_same_bits(law_model, rng):
+    config, model = law_model
+    n, batch = 67, 5
+    coins, frames = rng.random((batch, n, model.coins_per_sample)), random_frames(config, rng, n, batch)
+    whole = run(model, n, batch, coins=coins, frames=frames)
+    for threads in (2, 3, 8):
+        same(whole, run(model, n, batch, coins=coins, frames=frames, threads=threads))
+    for b in range(batch):
+        one = np.s_[b : b + 1]
+        for threads in (1, 2):
+            alone = run(model, n, coins=coins[one], frames=None if frames is None else frames[one], threads=threads)
+            same([x[one] for x in whole[:3]], alone[:3])
+    state, parts, at = model.start(batch), [], 0
+    for size in (1, 4, 0, 30, 32):
+        part = run(model, size, batch, coins=coins[:, at : at + size].copy(), frames=frames, offset=at, state=state)
+        state = pickle.loads(pickle.dumps(part[3]))
+        parts.append(part[:3])
+        at += size
+    assert state.time == n
+    same([np.concatenate(x, axis=1) for x in zip(*parts, strict=True)], whole[:3])
+    same([state], whole[3:])
+
+
+def test_teacher_forcing_gives_the_bits_of_sampling(law_model, rng):
+    config, model = law_model
+    n = 50
+    frames = random_frames(config, rng, n)
+    drawn = run(model, n, frames=frames)
+    same(drawn, run(model, n, frames=frames, forced=drawn[0]))
+    # A prompt without outputs, then the rest.
+    forced = drawn[0].copy()
+    forced[:, 20:] = -1
+    rest = run(model, n, frames=frames, forced=forced, log_probs=False, logits=False)
+    assert rest[1] is None
+    assert rest[2] is None
+    same([drawn[0], drawn[3]], [rest[0], rest[3]])
+
+
+def test_a_state_is_a_value(law_model, rng):
+    config, model = law_model
+    frames = random_frames(config, rng, 40)
+    middle = run(model, 20, frames=frames)[3]
+    before = pickle.dumps(middle)
+    first = run(model, 20, frames=frames, offset=20, state=middle)
+    assert pickle.dumps(middle) == before
+    same(first, run(model, 20, frames=frames, offset=20, state=middle))
+
+
+def test_top_k_and_top_p(rng):
+    config = config_of()
+    model, _ = random_model(config, rng)
+    n = 300
+    samples, _, logits, _ = run(model, n, top_k=3)
+    ranks = (logits[0] > np.take_along_axis(logits[0], samples[0][:, None], 1)).sum(axis=1)
+    assert ranks.max() == 2
+    samples, _, logits, _ = run(model, n, top_p=0.5)
+    p = np.exp(logits[0] - logits[0].max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    own = np.take_along_axis(p, samples[0][:, None], 1)
+    assert (np.where(p > own, p, 0).sum(axis=1) < 0.5).all()
+    greedy, _, logits, _ = run(model, n, temperature=0.0)
+    assert (greedy[0] == logits[0].argmax(axis=1)).all()
+
+
+def test_the_condition_of_a_frame_reaches_its_samples_and_no_earlier_ones(rng):
+    """Frame f covers samples [f * hop, (f + 1) * hop); the convolution of 3 frames looks one frame ahead."""
+    config = config_of(condition=True)
+    model, _ = random_model(config, rng)
+    tokens = rng.integers(0, 40, (1, 40)).astype(np.int32)
+    frames = random_frames(config, rng, 40)
+    changed = frames.copy()
+    changed[0, 5] += 1
+    _, _, a, _ = run(model, 40, forced=tokens, frames=frames)
+    _, _, b, _ = run(model, 40, forced=tokens, frames=changed)
+    differs = (a[0] != b[0]).any(axis=1)
+    assert not differs[:16].any()
+    assert differs[16]
+
+
+def test_long_conditions_in_blocks(rng):
+    """More frames than are projected at once, from any offset."""
+    config = config_of(8, 8, 8, (1, 2), condition={"channels": 2, "width": 4, "kernel_size": 5, "hop_length": 1})
+    model, _ = random_model(config, rng)
+    frames = random_frames(config, rng, 90)
+    tokens = rng.integers(0, 40, (1, 90)).astype(np.int32)
+    whole = run(model, 90, forced=tokens, frames=frames)
+    state = run(model, 37, forced=tokens[:, :37].copy(), frames=frames)[3]
+    rest = run(model, 53, forced=tokens[:, 37:].copy(), frames=frames, offset=37, state=state)
+    same([x[:, 37:] for x in whole[:3]], rest[:3])
+
+
+# -- edges -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_refused(rng):
+    config = config_of(condition=True)
+    model, tensors = random_model(config, rng)
+    frames = random_frames(config, rng, 8)
+    with pytest.raises(ValueError, match=r"2 \+ 7 samples, got 2 frames for 8"):
+        run(model, 7, frames=frames, offset=2)
+    with pytest.raises(ValueError, match="offset: expected at least 0, got -1"):
+        run(model, 7, frames=frames, offset=-1)
+    with pytest.raises(ValueError, match="condition: expected an array"):
+        run(model, 7)
+    with pytest.raises(ValueError, match=r"condition: expected shape \(1, 2, 5\), got \(1, 2, 4\)"):
+        run(model, 7, frames=frames[:, :, :4].copy())
+    with pytest.raises(ValueError, match="n_samples: expected at least 0, got -1"):
+        run(model, -1, frames=frames, coins=np.zeros((1, 0, 1)))
+    with pytest.raises(ValueError, match=r"coins: expected values in \[0, 1\)"):
+        run(model, 2, frames=frames, coins=np.array([[[0.5], [1.0]]]))
+    with pytest.raises(ValueError, match=r"coins: expected shape \(1, 2, 1\)"):
+        run(model, 2, frames=frames, coins=np.zeros((1, 3, 1)))
+    with pytest.raises(ValueError, match=r"forced: expected values in \[-1, 39\], got 40"):
+        run(model, 1, frames=frames, forced=np.array([[40]], np.int32))
+    with pytest.raises(TypeError, match="condition"):
+        run(model, 7, frames=frames.astype(np.float64))
+    other, _ = random_model(config_of(32), rng)
+    with pytest.raises(ValueError, match="state: expected one of this model"):
+        run(other, 1, state=model.start(1))
+    with pytest.raises(ValueError, match="condition: expected none"):
+        run(other, 1, frames=frames)
+    logistics, _ = random_model(config_of(output=LOGISTICS), rng)
+    with pytest.raises(ValueError, match="top_k, top_p"):
+        run(logistics, 1, top_k=3)
+    with pytest.raises(ValueError, match="batch: expected at least 1"):
+        model.start(0)
+    with pytest.raises(ValueError, match=r"skip\.weight: expected, got none"):
+        _core.WaveNetModel(config, {k: v for k, v in tensors.items() if k != "skip.weight"}, "float32")
+    with pytest.raises(ValueError, match="int8 weights: expected int8 tensors"):
+        _core.WaveNetModel(config, tensors, "int8")
