@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musicgen_ext import features
+from musicgen_ext.features.spectra import threads_for, threads_inside
 from musicgen_reference import spectra as twin
 
 EPS = {np.dtype(np.float32): 2.0**-23, np.dtype(np.float64): 2.0**-52}
@@ -568,6 +570,7 @@ LIMITED = """
 import resource
 import numpy as np
 from musicgen_ext import features
+from musicgen_ext.features import spectra
 y = np.zeros(1000, np.float32)
 expected = features.mfcc(y, n_fft=256)
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
@@ -586,6 +589,7 @@ LEAN = """
 import resource
 import numpy as np
 from musicgen_ext import features
+from musicgen_ext.features import spectra
 y = np.random.default_rng(0).uniform(-1, 1, 22_050 * 600).astype(np.float32)
 y *= np.logspace(-6, 0, len(y), dtype=np.float32)
 features.mfcc(y[:30_000], threads=1)
@@ -629,6 +633,7 @@ CTRL_C = """
 import os, signal, threading, time
 import numpy as np
 from musicgen_ext import features
+from musicgen_ext.features import spectra
 y = np.zeros(22_050 * 4000, np.float32)
 sent = []
 def send():
@@ -658,6 +663,7 @@ EXIT = """
 import threading, time
 import numpy as np
 from musicgen_ext import features
+from musicgen_ext.features import spectra
 y = np.zeros(22_050 * 1000, np.float32)
 def work():
     while True:
@@ -731,5 +737,11 @@ def test_threads_by_default(monkeypatch):
         features.stft(y)
     monkeypatch.setenv("MUSICGEN_EXT_THREADS", "2")
     features.stft(y)
+    assert threads_for(None, 10_000) == 2
+    with threads_inside(1):  # a worker among many
+        assert threads_for(None, 10_000) == 1
+        with ThreadPoolExecutor() as other:
+            assert other.submit(threads_for, None, 10_000).result() == 2
+    assert threads_for(None, 10_000) == 2
     with pytest.raises(ValueError, match="threads: expected"):
         features.set_threads(0)

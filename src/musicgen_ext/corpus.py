@@ -47,7 +47,7 @@ Path = str | os.PathLike[str]
 MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi", ".smf")
 FORMAT = 1
 
-_BATCH_FILES, _BATCH_BYTES = 128, 1 << 21
+_BATCH_FILES = 128
 _BATCHES_PER_WORKER, _BYTES_AHEAD = 4, 1 << 24  # what may wait for its turn to be written
 # How often rows are flushed to the disk, and how much may wait for the next time: a kill loses no more than that.
 _FLUSH_SECONDS, _DIRTY_BYTES = 0.05, 1 << 23
@@ -310,12 +310,12 @@ class Column(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What a job made of some files: the rows of all, and of every file their number, its size in bytes and its SHA-256
-    (end to end). By index of the file: what went wrong, as fields for the manifest with ``error`` among them (such a
-    file has no rows); and issues.
+    """What a job made of some files: the rows of all, in arrays that follow one another, and of every file their
+    number, its size in bytes and its SHA-256 (end to end). By index of the file: what went wrong, as fields for the
+    manifest with ``error`` among them (such a file has no rows); and issues.
     """
 
-    rows: Array
+    rows: list[Array]
     lengths: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
     digests: bytes
@@ -327,6 +327,7 @@ class Job(Protocol):
     """What is done to many files. The result for a file depends on its bytes alone."""
 
     column: Column
+    batch_bytes: int  # of files that are done at once
 
     def describe(self) -> dict[str, Any]:
         """What is done, in JSON: a store is only continued by a job that says the same."""
@@ -337,6 +338,8 @@ class Job(Protocol):
 
 class _Encode:
     """MIDI files to tokens."""
+
+    batch_bytes = 1 << 21
 
     def __init__(self, encoding: Encoding, strict: bool, max_duration: float | None) -> None:
         self._encoding, self._encoder = encoding, encoding.encoder
@@ -368,7 +371,7 @@ class _Encode:
                 errors[index]["at_byte"] = offset
             if track >= 0:
                 errors[index]["track"] = track
-        return Made(tokens, lengths, sizes, digests, errors, dict(issues))
+        return Made([tokens], lengths, sizes, digests, errors, dict(issues))
 
 
 # -- the runner ------------------------------------------------------------------------------------------------------
@@ -439,7 +442,7 @@ def _run(listed: Iterator[_File], job: Job, store: _Writer, workers: int, bar: P
         for target in (store.flush, *[work] * (workers - 1)):
             threads.append(threading.Thread(target=target, name="corpus"))
             threads[-1].start()
-        batches = _batches(listed)
+        batches = _batches(listed, job.batch_bytes)
         ready: dict[int, _Results] = {}
         waiting: deque[int] = deque()  # bytes of every batch that is not written yet
         submitted = written = 0
@@ -493,7 +496,7 @@ class _File(NamedTuple):
 
 
 class _Results(NamedTuple):
-    rows: Array
+    rows: list[Array]
     lengths: list[int]  # -1 for a file that failed
     # The manifest's line of every file is its head, offset and length, its tail; of a failed one, head and tail.
     heads: list[str]
@@ -522,13 +525,13 @@ def _results(batch: list[_File], job: Job, cancel: _core.Cancel) -> _Results | N
     return _Results(made.rows, lengths, heads, tails, sum(map(len, made.issues.values())), failures[:_FAILURES_LISTED])
 
 
-def _batches(listed: Iterator[_File]) -> Iterator[list[_File]]:
+def _batches(listed: Iterator[_File], batch_bytes: int) -> Iterator[list[_File]]:
     batch: list[_File] = []
     size = 0
     for file in listed:
         batch.append(file)
         size += file.size
-        if len(batch) == _BATCH_FILES or size >= _BATCH_BYTES:
+        if len(batch) == _BATCH_FILES or size >= batch_bytes:
             yield batch
             batch, size = [], 0
     if batch:
@@ -800,7 +803,9 @@ class _Writer:
 
     def append(self, results: _Results) -> None:
         values, offsets, _ = self._streams
-        _write(values, np.ascontiguousarray(results.rows).reshape(-1).view(np.uint8).data)
+        for rows in results.rows:
+            _write(values, np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data)
+            self._dirty += rows.nbytes
         ends = []
         for head, length, tail in zip(results.heads, results.lengths, results.tails, strict=True):
             if length < 0:
@@ -813,7 +818,6 @@ class _Writer:
         _write(offsets, np.array(ends, "<i8").tobytes())
         self.files += len(ends)
         self._issues += results.issues
-        self._dirty += results.rows.nbytes
         self._failures += results.failures[: _FAILURES_LISTED - len(self._failures)]
 
     def flush_if_due(self) -> None:

@@ -167,6 +167,8 @@ class FeatureStore(corpus.Store):
 class _Extract:
     """Sound files to feature vectors."""
 
+    batch_bytes = 1 << 19  # a few milliseconds: the other workers wait for the last one
+
     def __init__(self, feature: str, sr: int, options: dict[str, Any]) -> None:
         try:
             self._options = json.loads(json.dumps(options))
@@ -189,7 +191,8 @@ class _Extract:
         for place, path in enumerate(paths):
             if cancel.is_set():
                 return None
-            rows, size, digest = np.empty((0, *self.column.row), self.column.dtype), -1, bytes(32)
+            rows: npt.NDArray[Any] = np.empty((0, *self.column.row), self.column.dtype)
+            size, digest = -1, bytes(32)
             try:
                 with open(path, "rb") as stream:
                     data = stream.read()
@@ -207,8 +210,7 @@ class _Extract:
             lengths.append(len(rows))
             sizes.append(size)
             digests.append(digest)
-        made = np.concatenate(parts) if parts else np.empty((0, *self.column.row), self.column.dtype)
-        return Made(made, np.array(lengths, np.int64), np.array(sizes, np.int64), b"".join(digests), errors, issues)
+        return Made(parts, np.array(lengths, np.int64), np.array(sizes, np.int64), b"".join(digests), errors, issues)
 
     def _rows(self, data: bytes) -> tuple[npt.NDArray[Any], list[str]]:
         """The feature vectors of a file [shape=(frames, dims)], and what was wrong with it."""
@@ -216,5 +218,6 @@ class _Extract:
         sound = audio.decode(data, "sound", issues.append)
         if sound.sr != self._sr:
             sound = sound.resample(self._sr)
-        values = named.compute(self._feature, to_mono(sound.y), self._sr, threads=1, **self._options)
+        mono = sound.y if sound.num_channels == 1 else to_mono(sound.y)
+        values = named.compute(self._feature, mono, self._sr, threads=1, **self._options)
         return np.ascontiguousarray(values.T, self.column.dtype), issues

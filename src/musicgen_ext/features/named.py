@@ -12,7 +12,7 @@ from musicgen_ext import checks
 from musicgen_ext.features.chroma import chroma_stft
 from musicgen_ext.features.decibels import power_to_db
 from musicgen_ext.features.mel import melspectrogram, mfcc
-from musicgen_ext.features.spectra import stft
+from musicgen_ext.features.spectra import stft, threads_inside
 
 _Array = npt.NDArray[Any]
 
@@ -50,7 +50,7 @@ def compute(name: str, y: Any, sr: float, *, threads: int | None = None, **optio
     sr : float > 0
         Sample rate, in Hz.
     threads : int > 0, optional
-        At most this many, where the function asks; the numbers do not depend on it.
+        At most this many; None: see `set_threads`. The numbers do not depend on it.
     **options
         Those of the function.
 
@@ -64,10 +64,9 @@ def compute(name: str, y: Any, sr: float, *, threads: int | None = None, **optio
         An unknown name or option; what the function raises.
     """
     checks.choice("feature", name, tuple(NAMES))
-    if name != "chroma":
-        options["threads"] = threads
     try:
-        return NAMES[name](y=y, sr=sr, **options)
+        with threads_inside(threads):
+            return NAMES[name](y=y, sr=sr, **options)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise

@@ -7,6 +7,7 @@ not depend on its neighbours, on the number of threads or on how a signal was cu
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -182,6 +183,7 @@ def istft(
 
 
 _threads: int | None = None
+_limited = threading.local()  # its `most`, in threads of which there are many already
 
 
 def set_threads(threads: int | None) -> None:
@@ -302,7 +304,19 @@ def threads_for(threads: int | None, n_frames: int) -> int:
         return checks.integer("threads", threads, 1, 1 << 10)
     if n_frames < 2 * 16 * _LEAST_BLOCKS:
         return 1
-    return min(_threads or _default_threads(), n_frames // (16 * _LEAST_BLOCKS))
+    wanted = getattr(_limited, "most", None) or _threads or _default_threads()
+    return min(wanted, n_frames // (16 * _LEAST_BLOCKS))
+
+
+@contextmanager
+def threads_inside(threads: int | None) -> Iterator[None]:
+    """What is called inside, by this thread, uses at most so many where its ``threads`` argument is None."""
+    before = getattr(_limited, "most", None)
+    _limited.most = None if threads is None else checks.integer("threads", threads, 1, 1 << 10)
+    try:
+        yield
+    finally:
+        _limited.most = before
 
 
 def _default_threads() -> int:
