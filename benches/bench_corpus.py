@@ -40,7 +40,8 @@ def steps(folder: Path, encoding: encodings.Encoding) -> dict[str, float]:
     """Seconds of one thread for the whole folder, step by step."""
     job, cancel = corpus._Encode(encoding, False, 86_400.0), _core.Cancel()
     begun = time.perf_counter()
-    batches = list(corpus._batches(iter(corpus._Tree(folder, corpus.MIDI_SUFFIXES, None))))
+    files = iter(corpus._Tree(folder, corpus.MIDI_SUFFIXES, None))
+    batches = list(corpus._batches(files, job.batch_bytes))
     listed = time.perf_counter()
     for batch in batches:
         job([file.path for file in batch], cancel)
