@@ -686,4 +686,4 @@ def test_old_files_and_old_readers_know_four_voices() -> None:
 
 def test_a_model_of_other_voices_is_not_sampled(make_model: Any) -> None:
     with pytest.raises(WeightsError, match=r"encoding.voices: expected soprano, alto, tenor, bass .*'violin 1'"):
-        mg.Model(make_model(QUINTET))
+        mg.ScoreModel(make_model(QUINTET))

@@ -195,7 +195,7 @@ def test_draws_are_the_references(isa, options, rng):
     """The same coins draw the same tokens, except where a coin lies within rounding of another token's share."""
     _config, file = language_model("gru", 20, 1, rng)
     n = 200
-    coins = generate.Coins(9, 0, 1).take(n, 1)[0]
+    coins = generate.Coins(9, [0]).take(n, 1)[0]
     drawn = generate.load(file).sample(n, seed=9, logits=True, **options)
     differences = 0
     for t in range(n):
@@ -268,7 +268,7 @@ def test_R38_chunks_are_the_whole(isa, cell, storage):
     rng = np.random.default_rng(2)
     engine = generate.load(random_file(every_kind_config(cell, vector=False), rng, storage))
     whole = engine.sample(50, seed=6, num_samples=3, given=meter(50)).tokens
-    coins, state, parts = generate.Coins(6, 0, 3), None, []
+    coins, state, parts = generate.Coins(6, range(3)), None, []
     for first, last in [(0, 1), (1, 2), (2, 19), (19, 50)]:
         part = engine.sample(last - first, num_samples=3, given=meter(last - first, first), state=state, coins=coins)
         state = pickle.loads(pickle.dumps(part.state))  # a state survives being saved
@@ -630,7 +630,7 @@ def test_R44_no_allocation_and_no_lock_in_a_step(tmp_path):
         engine = generate.load(random_file(every_kind_config(cell, vector=False), np.random.default_rng(0), storage))
         for batch, threads in ((1, 1), (6, 2)):
             def run(n):
-                coins = generate.Coins(1, 0, batch).take(n, 3)
+                coins = generate.Coins(1, range(batch)).take(n, 3)
                 class Fixed:
                     def take(self, *shape): return coins
                 given = meter(n)

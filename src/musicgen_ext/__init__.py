@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from musicgen_ext.midi import Track as Track
     from musicgen_ext.midi import read_midi as read_midi
     from musicgen_ext.model import Model as Model
+    from musicgen_ext.model import ScoreModel as ScoreModel
     from musicgen_ext.model import build_info as build_info
     from musicgen_ext.model import load as load
     from musicgen_ext.model import models as models
@@ -69,7 +70,7 @@ _ROOMS = {
     ),
     "matching": ("Match", "match"),
     "midi": ("Score", "Track", "read_midi"),
-    "model": ("Model", "build_info", "load", "models", "sample"),
+    "model": ("Model", "ScoreModel", "build_info", "load", "models", "sample"),
     "rolls": ("piano_roll", "piano_rolls"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

@@ -1,231 +1,35 @@
-"""The front door: load a model, make music with it, ask what it thinks of other music."""
+"""Models of notes: four-part music on a grid, drawn as tokens and written as a `Score`."""
 
 from __future__ import annotations
 
-import errno
-import math
-import os
-import platform
 import re
-import sys
-import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast, overload
+from typing import Any, ClassVar, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from musicgen_ext import _core, encodings, files, generate, weights
+from musicgen_ext import encodings, generate
 from musicgen_ext.encodings import END, MODES, REST, Meter, Note, VoiceGrid, Voices
-from musicgen_ext.errors import DeviceError, WeightsError
-from musicgen_ext.midi import Score, read_midi
+from musicgen_ext.errors import WeightsError
+from musicgen_ext.midi import Score
+from musicgen_ext.model.base import MAX_SAMPLES, Model, Options, check_device, length_of, score_of, seed_of
 from musicgen_ext.progress import Progress
 
 Ints = npt.NDArray[np.int32]
 
-MAX_SAMPLES = 1_000_000
-_BUNDLED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bundled")
-_SUFFIX = ".safetensors"
 # Of 242 chorales the shortest has 96 sixteenths, and one in a hundred more than 640: a piece that would end sooner goes
 # on, and one that finds no end by then is given one.
 _SHORTEST, _LONGEST = 96, 640
 _DEFAULT_BARS = 16  # of a model that cannot end a piece
 _CHUNK = 64  # samples in one call of the engine: enough for all cores, little enough to show progress
 _CHUNK_FRAMES = 1 << 18  # … and their frames, which bounds memory: 80 bytes each for coins and features
-_CACHED_MODELS = 4
 
-_UNITS = {
-    "bars": ("bars", "bar"),
-    "beats": ("beats", "beat"),
-    "s": ("s", "sec", "second", "seconds"),
-    "steps": ("steps", "step"),
-}
-_LENGTH = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([a-z]+)\s*", re.IGNORECASE)
 _KEY = re.compile(r"\s*([A-Ga-g])([#b♯♭]?)(?:\s+(major|minor))?\s*")
 _TONICS = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 _ACCIDENTALS = {"": 0, "#": 1, "♯": 1, "b": -1, "♭": -1}
-
-
-# -- loading -----------------------------------------------------------------------------------------------------
-
-
-def models() -> list[str]:
-    """Names of the models that come with the package, for `load` and `sample`."""
-    try:
-        names = os.listdir(_BUNDLED)
-    except FileNotFoundError:
-        return []
-    return sorted(n.removesuffix(_SUFFIX) for n in names if n.endswith(_SUFFIX) and not n.startswith("."))
-
-
-_cache: dict[tuple[Any, ...], Model] = {}
-_cache_lock = threading.Lock()
-
-
-def load(model: str | os.PathLike[str] | Model = "chorale", *, device: str = "cpu") -> Model:
-    """A model, ready to sample.
-
-    Parameters
-    ----------
-    model : str, path or Model
-        A bundled name (see `models`), a path to a ``.safetensors`` model file, or a model (given back as it is). A file
-        that was loaded before and has not changed since is not read again.
-    device : str
-        "cpu".
-
-    Raises
-    ------
-    WeightsError
-        The file is not a model, or not one that this version can run.
-    FileNotFoundError
-        There is no such bundled model or file.
-    DeviceError
-        The device is not there.
-    """
-    _check_device(device)
-    if isinstance(model, Model):
-        return model
-    if not isinstance(model, str | os.PathLike):
-        raise TypeError(f"model: expected a name, a path or a Model, got {type(model).__name__}")
-    name = os.fspath(model)
-    bundled = isinstance(model, str) and name in models()  # whatever lies in the current folder: ./chorale is a path
-    path = os.path.join(_BUNDLED, name + _SUFFIX) if bundled else name
-    try:
-        stat = os.stat(path)
-    except FileNotFoundError as error:
-        there = ", ".join(models()) or "none"
-        message = f"expected a model file or the name of a bundled model ({there})"
-        raise FileNotFoundError(errno.ENOENT, message, name) from error
-    key = (os.path.realpath(path), stat.st_ino, stat.st_mtime_ns, stat.st_size)
-    with _cache_lock:
-        found = _cache.get(key)
-    if found is None:
-        found = Model(weights.read(path), name=name if bundled else None)
-        with _cache_lock:
-            _cache[key] = found
-            while len(_cache) > _CACHED_MODELS:
-                del _cache[next(iter(_cache))]
-    return found
-
-
-@overload
-def sample(
-    model: str | os.PathLike[str] | Model = "chorale",
-    *,
-    num_samples: None = None,
-    length: float | str | None = None,
-    prompt: Any = None,
-    condition: Mapping[str, Any] | None = None,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float = 1.0,
-    seed: int | None = None,
-    device: str = "cpu",
-    progress: bool = False,
-) -> Score: ...
-@overload
-def sample(
-    model: str | os.PathLike[str] | Model = "chorale",
-    *,
-    num_samples: int,
-    length: float | str | None = None,
-    prompt: Any = None,
-    condition: Mapping[str, Any] | None = None,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float = 1.0,
-    seed: int | None = None,
-    device: str = "cpu",
-    progress: bool = False,
-) -> list[Score]: ...
-def sample(
-    model: str | os.PathLike[str] | Model = "chorale",
-    *,
-    num_samples: int | None = None,
-    length: float | str | None = None,
-    prompt: Any = None,
-    condition: Mapping[str, Any] | None = None,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float = 1.0,
-    seed: int | None = None,
-    device: str = "cpu",
-    progress: bool = False,
-) -> Score | list[Score]:
-    """Make music.
-
-    Parameters
-    ----------
-    model : str, path or Model
-        See `load`.
-    num_samples : int, optional
-        None: one piece; n: a list of n pieces. Piece i of n is the same whatever n is.
-    length : float or str, optional
-        Of the whole result, the prompt included: seconds, or a number with a unit, "16 bars", "64 beats", "4 s",
-        "256 steps". None: the piece ends where the model ends it (of a chorale: after 6 to 40 bars of 4/4).
-    prompt : Score, PrettyMIDI or path, optional
-        Four-part music that the result begins with (on the grid, without silence before the first note).
-    condition : dict, optional
-        What the model is told: ``load(model).info["conditions"]`` lists names and values.
-    temperature : float >= 0
-        Below 1 more predictable, above 1 less; 0 always takes the most likely token.
-    top_k : int, optional
-        Draw from the k most likely tokens only.
-    top_p : float in (0, 1]
-        Draw from the fewest tokens that have this much of the probability.
-    seed : int in [0, 2^64), optional
-        The same call with the same seed gives the same piece, on every CPU. None: a new one every time; it is in
-        ``result.provenance["seed"]``.
-    device : str
-        "cpu".
-    progress : bool
-        Show a progress bar if standard error is a terminal.
-
-    Returns
-    -------
-    Score, or list of Score
-
-    Raises
-    ------
-    ValueError, TypeError
-        An argument is out of its range or of another type; the message names it and what is accepted.
-    """
-    loaded = load(model, device=device)
-    made: Score | list[Score] = loaded.sample(
-        num_samples=cast("Any", num_samples),  # None or a number: the overloads tell them apart, here it is either
-        length=length,
-        prompt=prompt,
-        condition=condition,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
-        progress=progress,
-    )
-    return made
-
-
-def build_info() -> dict[str, Any]:
-    """How this copy of the package was built and what it runs on.
-
-    Keys: version, compiler, isa (the CPU path in use; the environment variable ``MUSICGEN_EXT_CPU`` chooses another),
-    isas (all that this CPU has), cuda (whether the build has it), python, numpy, platform.
-    """
-    return {
-        "version": _core.__version__,
-        "compiler": _core.compiler,
-        "isa": _core.isa_in_use(),
-        "isas": list(_core.isas_available()),
-        "cuda": False,
-        "python": sys.version.split()[0],
-        "numpy": np.__version__,
-        "platform": platform.platform(),
-    }
-
-
-# -- the model ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -249,39 +53,26 @@ class _Plan:
     record: dict[str, Any] = field(default_factory=dict)  # for the provenance
 
 
-class Model:
-    """A model file, its engine and its encoding. Immutable: threads may share it; it can be pickled.
+class ScoreModel(Model):
+    """A model of four-part music: a recurrent network over a grid of sixteenths."""
 
-    Made by `load`.
-    """
+    units: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "bars": ("bars", "bar"),
+        "beats": ("beats", "beat"),
+        "s": ("s", "sec", "second", "seconds"),
+        "steps": ("steps", "step"),
+    }
 
-    def __init__(self, file: weights.ModelFile, *, name: str | None = None) -> None:
-        try:
-            self._engine = generate.load(file)
-            encoding = encodings.load(file.encoding)
-            if not isinstance(encoding, VoiceGrid):
-                raise WeightsError(f"encoding.name: expected 'voice_grid' for a model to sample, got {encoding.name!r}")
-            if encoding.voices != encodings.VOICES:
-                known = ", ".join(encodings.VOICES)
-                raise WeightsError(f"encoding.voices: expected {known} for a model to sample, got {encoding.voices}")
-            self._encoding = encoding
-            self._encoding.check(self._engine.config)
-        except WeightsError as error:
-            shown = "model" if file.path is None else files.shown(file.path)
-            text = str(error)
-            raise WeightsError(
-                text if text.startswith(shown) else f"{shown}: {text}", **{**vars(error), "path": file.path}
-            ) from None
-        self._file = file
-        self._name = name
-        self._digest: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The bundled name, or the file's."""
-        if self._name is not None:
-            return self._name
-        return "model" if self._file.path is None else os.path.basename(os.fsdecode(self._file.path))
+    def _build(self) -> None:
+        self._engine = generate.RecurrentEngine(self._file)
+        encoding = encodings.load(self._file.encoding)
+        if not isinstance(encoding, VoiceGrid):
+            raise WeightsError(f"encoding.name: expected 'voice_grid' for a model to sample, got {encoding.name!r}")
+        if encoding.voices != encodings.VOICES:
+            known = ", ".join(encodings.VOICES)
+            raise WeightsError(f"encoding.voices: expected {known} for a model to sample, got {encoding.voices}")
+        self._encoding = encoding
+        self._encoding.check(self._engine.config)
 
     @property
     def engine(self) -> generate.RecurrentEngine:
@@ -293,85 +84,12 @@ class Model:
         """What the tokens mean."""
         return self._encoding
 
-    @property
-    def info(self) -> dict[str, Any]:
-        """What is known about the model, ready for JSON.
-
-        Keys: name, path, arch, encoding, config, parameters (their number), weights ("float32", "bfloat16" or "int8"),
-        bytes, sha256, licence, training_data, metrics, conditions (name to accepted values), lengths (units that
-        `length` takes), card (all that the file says about its making).
-        """
-        card = self._file.card
-        return {
-            "name": self.name,
-            "path": self._file.path if self._file.path is None else os.fsdecode(self._file.path),
-            "arch": self._file.arch,
-            "encoding": self._encoding.to_dict(),
-            "config": self._engine.config.to_dict(),
-            "parameters": self._file.num_parameters,
-            "weights": self._file.weights,
-            "bytes": self._file.nbytes,
-            "sha256": self._sha256(),
-            "licence": card.get("licence"),
-            "training_data": card.get("data"),
-            "metrics": card.get("metrics"),
-            "conditions": self._conditions(),
-            "lengths": list(_UNITS),
-            "card": card,
-        }
-
-    def __repr__(self) -> str:
-        count = self._file.num_parameters
-        size = f"{count / 1e6:.2f} M" if count >= 100_000 else f"{count:,}"
-        return f"<Model {self.name!r}: {self._file.arch}, {size} parameters, {self._file.weights}>"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickle, (weights.serialize(self._file), self._name, self._file.path)
-
-    def _sha256(self) -> str:
-        """Of the tensors, by name: which weights made a piece."""
-        if self._digest is None:
-            import hashlib
-
-            digest = hashlib.sha256()
-            for name in sorted(self._file.tensors):
-                digest.update(name.encode() + b"\0")
-                digest.update(np.ascontiguousarray(self._file.tensors[name]).data)
-            self._digest = digest.hexdigest()
-        return self._digest
-
     # -- making music ------------------------------------------------------------------------------------------------
 
     @overload
-    def sample(
-        self,
-        *,
-        num_samples: None = None,
-        length: float | str | None = None,
-        prompt: Any = None,
-        condition: Mapping[str, Any] | None = None,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        device: str = "cpu",
-        progress: bool = False,
-    ) -> Score: ...
+    def sample(self, *, num_samples: None = None, **options: Unpack[Options]) -> Score: ...
     @overload
-    def sample(
-        self,
-        *,
-        num_samples: int,
-        length: float | str | None = None,
-        prompt: Any = None,
-        condition: Mapping[str, Any] | None = None,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        device: str = "cpu",
-        progress: bool = False,
-    ) -> list[Score]: ...
+    def sample(self, *, num_samples: int, **options: Unpack[Options]) -> list[Score]: ...
     def sample(
         self,
         *,
@@ -387,7 +105,7 @@ class Model:
         progress: bool = False,
     ) -> Score | list[Score]:
         """Make music; arguments and result as for `musicgen_ext.sample`."""
-        _check_device(device)
+        check_device(device)
         count = 1 if num_samples is None else generate.check_integer("num_samples", num_samples, 1, MAX_SAMPLES)
         plan = self._plan(length, prompt, condition, temperature, top_k, top_p, seed)
         pieces: list[Score] = []
@@ -419,7 +137,7 @@ class Model:
             (start, duration, pitch, velocity, track), 480 ticks a quarter, tracks soprano, alto, tenor, bass; in the
             order of their ends. Nothing is drawn ahead: leaving the loop, or ``close()``, stops at once.
         """
-        _check_device(device)
+        check_device(device)
         plan = self._plan(length, prompt, condition, temperature, top_k, top_p, seed)
         return self._notes(plan)
 
@@ -447,7 +165,7 @@ class Model:
             tokens = self._encoding.checked(score)
             meter, position = wanted.get("meter", Meter()), None
         else:
-            voices = encodings.read_voices(_score_of(score, "score"), "score")
+            voices = encodings.read_voices(score_of(score, "score"), "score")
             tokens = self._encoding.grid_to_tokens(voices.pitch, voices.onset, voices.fermata)
             meter, position = voices.meter, voices.position
         if "meter" in wanted or position is None:
@@ -476,14 +194,8 @@ class Model:
 
     def _check_condition(self, condition: Mapping[str, Any] | None) -> dict[str, Any]:
         """The condition with its values read: meter, pickup (in sixteenths), mode, tonic, soprano."""
-        if condition is None:
-            return {}
-        if not isinstance(condition, Mapping):
-            raise TypeError(f"condition: expected a dict, got {type(condition).__name__}")
+        condition = self._checked_names(condition)
         accepted = self._conditions()
-        unknown = [name for name in condition if name not in accepted]
-        if unknown:
-            raise ValueError(f"condition: expected names out of {list(accepted)}, got {unknown[0]!r}")
         wanted: dict[str, Any] = {}
         for name, value in condition.items():
             if value is None:
@@ -503,7 +215,7 @@ class Model:
             elif name == "mode":
                 wanted["mode"] = value
             else:
-                wanted["soprano"] = _score_of(value, "condition['soprano']")
+                wanted["soprano"] = score_of(value, "condition['soprano']")
         if "pickup" in wanted:
             longest = wanted.get("meter", Meter()).bar_length
             if wanted["pickup"] >= longest:
@@ -522,21 +234,12 @@ class Model:
         seed: int | None,
     ) -> _Plan:
         generate.sampler_options(temperature, top_k, top_p, self._engine.most_tokens)
-        seed = int.from_bytes(os.urandom(8), "little") if seed is None else generate.check_seed(seed)
+        seed = seed_of(seed)
         wanted = self._check_condition(condition)
-        number, unit = _length(length)
-        record: dict[str, Any] = {
-            "software": f"musicgen_ext {_core.__version__}",
-            "model": self.name,
-            "model_sha256": self._sha256(),
-            "seed": seed,
-            "temperature": float(temperature),
-            "top_p": float(top_p),
-        }
-        if top_k is not None:
-            record["top_k"] = int(top_k)
-        if length is not None:
-            record["length"] = length if isinstance(length, str) else float(length)
+        number, unit = length_of(length, self.units, "16 bars")
+        if number > encodings.MAX_STEPS:
+            raise ValueError(f"length: expected at most {encodings.MAX_STEPS} steps, got {length!r}")
+        record = self._record(seed, temperature, top_k, top_p, length)
         if condition:
             record["condition"] = {name: value for name, value in condition.items() if name != "soprano"}
         soprano = wanted.get("soprano")
@@ -552,7 +255,7 @@ class Model:
         if soprano is not None:
             voices = encodings.read_melody(soprano, "condition['soprano']")
         elif prompt is not None:
-            voices = encodings.read_voices(_score_of(prompt, "prompt"), "prompt")
+            voices = encodings.read_voices(score_of(prompt, "prompt"), "prompt")
         meter, position, tempo, shift = wanted.get("meter"), None, encoding.tempo, 0
         if voices is not None:
             what = "prompt" if soprano is None else "condition['soprano']"
@@ -775,56 +478,7 @@ class Model:
             yield from ended(voice)
 
 
-def _unpickle(data: bytes, name: str | None, path: str | None) -> Model:
-    file = weights.parse(data)
-    file.path = path
-    return Model(file, name=name)
-
-
 # -- arguments ---------------------------------------------------------------------------------------------------
-
-
-def _check_device(device: Any) -> None:
-    if not isinstance(device, str):
-        raise TypeError(f"device: expected a string, got {type(device).__name__}")
-    if device.partition(":")[0] == "cuda":
-        raise DeviceError(f"device: expected 'cpu', got {device!r}: this build has no CUDA", device=device)
-    if device != "cpu":
-        raise ValueError(f"device: expected 'cpu', got {device!r}")
-
-
-def _score_of(source: Any, what: str) -> Score:
-    """A Score out of whatever holds one."""
-    if isinstance(source, Score):
-        return source
-    if isinstance(source, str | bytes | os.PathLike):
-        return read_midi(source)
-    if hasattr(source, "instruments") and hasattr(source, "resolution"):
-        return Score.from_pretty_midi(source)
-    raise TypeError(f"{what}: expected a Score, a PrettyMIDI or a path, got {type(source).__name__}")
-
-
-def _length(length: Any) -> tuple[float, str | None]:
-    """The number and the unit of a `length` argument: (0.0, None) for None."""
-    if length is None:
-        return 0.0, None
-    if isinstance(length, bool) or not isinstance(length, str | int | float | np.integer | np.floating):
-        raise TypeError(f"length: expected seconds or a string with a unit, got {type(length).__name__}")
-    unit = "s"
-    if isinstance(length, str):
-        match = _LENGTH.fullmatch(length)
-        word = match[2].lower() if match else None
-        known = [name for name, words in _UNITS.items() if word in words]
-        if match is None or not known:
-            raise ValueError(f'length: expected a number and one of {", ".join(_UNITS)} ("16 bars"), got {length!r}')
-        number, unit = float(match[1]), known[0]
-    else:
-        number = float(length)
-    if not 0 < number < math.inf:
-        raise ValueError(f"length: expected more than 0, got {length!r}")
-    if number > encodings.MAX_STEPS:
-        raise ValueError(f"length: expected at most {encodings.MAX_STEPS} steps, got {length!r}")
-    return number, unit
 
 
 def _pickup(value: Any) -> int:

@@ -1,8 +1,4 @@
-"""Engines over tokens: weights, state and coins in; tokens and state out. Never a note, never a file.
-
-Chance is an argument: a seed becomes uniform coins once, here, and every path (baseline, AVX2, AVX-512, any number of
-threads, any batch) consumes the same coins and so draws the same tokens.
-"""
+"""Recurrent models: a frame of tokens a step."""
 
 from __future__ import annotations
 
@@ -16,17 +12,21 @@ import numpy.typing as npt
 
 from musicgen_ext import _core, weights
 from musicgen_ext.architectures import RecurrentConfig
-from musicgen_ext.errors import WeightsError
+from musicgen_ext.generate.arguments import (
+    MAX_MODEL_BYTES,
+    Coins,
+    Ints,
+    check_integer,
+    check_seed,
+    integers,
+    sampler_options,
+)
 
 if TYPE_CHECKING:
     from musicgen_ext.weights import ModelFile
 
-Ints = npt.NDArray[np.int32]
-
 # More than this is a mistake in an argument, not a piece: 2^24 frames of sixteenths are 48 days of music.
 MAX_FRAMES = 1 << 24
-# Tables and packed weights of one model may take this much memory.
-MAX_MODEL_BYTES = 8 << 30
 
 
 @dataclass(frozen=True)
@@ -52,47 +52,6 @@ class Sampled:
     state: _core.RecurrentStates
     log_probs: npt.NDArray[np.float64] | None = None
     logits: npt.NDArray[np.float32] | None = None
-
-
-class Coins:
-    """Uniform numbers in [0, 1) for one seed and a batch of samples.
-
-    Sample `index` of `seed` reads the raw 64-bit words of numpy's ``Philox(key=(seed, index))``, a stream that numpy
-    promises to keep; the upper 53 bits of each make one coin. The stream goes on from call to call, so a piece drawn in
-    chunks uses the coins of a piece drawn at once.
-
-    Source: J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Philox 4x64-10).
-    """
-
-    def __init__(self, seed: int, index: int, num_samples: int) -> None:
-        key = np.empty(2, np.uint64)
-        self._streams = []
-        for i in range(num_samples):
-            key[:] = seed, index + i
-            self._streams.append(np.random.Philox(key=key))
-
-    def take(self, n_frames: int, num_slots: int) -> npt.NDArray[np.float64]:
-        """The next coins [shape=(B, n_frames, num_slots)]."""
-        out = np.empty((len(self._streams), n_frames, num_slots))
-        for row, stream in zip(out, self._streams, strict=True):
-            words = stream.random_raw(n_frames * num_slots)
-            row[:] = ((words >> np.uint64(11)) * 2.0**-53).reshape(n_frames, num_slots)
-        return out
-
-
-def load(file: ModelFile) -> RecurrentEngine:
-    """The engine for a model file: its architecture chooses the class.
-
-    Raises
-    ------
-    WeightsError
-        Unknown architecture, a config that is out of bounds, or tensors that do not fit it.
-    MemoryError
-        The packed model would take more than 8 GiB.
-    """
-    if file.arch != "recurrent":
-        raise WeightsError(f"arch: expected 'recurrent', got {file.arch!r}", path=file.path)
-    return RecurrentEngine(file)
 
 
 class RecurrentEngine:
@@ -208,7 +167,7 @@ class RecurrentEngine:
         elif len(state) != batch:
             raise ValueError(f"state: expected one of {batch} sequences (num_samples), got one of {len(state)}")
         if coins is None:
-            coins = Coins(seed, index, batch)
+            coins = Coins(seed, range(index, index + batch))
         shape = (batch, n_frames, self.num_slots)
         tokens, lengths, log_prob_array, logit_array, after = _core.sample(
             self._model,
@@ -253,7 +212,7 @@ class RecurrentEngine:
         given_rows = {name: ids[0] for name, ids in self._named_given(given, 1, n_frames).items()}
         mask = None if allowed is None else self._allowed(allowed, n_frames)
         return self._stream(
-            n_frames, block, Coins(check_seed(seed), index, 1), forced_rows, given_rows, mask, stop, options
+            n_frames, block, Coins(check_seed(seed), [index]), forced_rows, given_rows, mask, stop, options
         )
 
     def _stream(
@@ -369,44 +328,3 @@ class RecurrentEngine:
         needed = tables + sum(array.nbytes for array in file.tensors.values())
         if needed > MAX_MODEL_BYTES:
             raise MemoryError(f"model: expected at most {MAX_MODEL_BYTES} bytes of packed weights, this needs {needed}")
-
-
-# -- arguments ---------------------------------------------------------------------------------------------------
-
-
-def check_integer(name: str, value: Any, low: int, high: int) -> int:
-    """`value` as an int in [low, high], or a TypeError or ValueError that names the argument."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name}: expected an integer, got {value!r} ({type(value).__name__})")
-    if not low <= value <= high:
-        raise ValueError(f"{name}: expected an integer in [{low}, {high}], got {value}")
-    return int(value)
-
-
-def check_seed(seed: Any) -> int:
-    return check_integer("seed", seed, 0, (1 << 64) - 1)
-
-
-def sampler_options(temperature: Any, top_k: Any, top_p: Any, most_tokens: int) -> _core.SamplerOptions:
-    """Checked sampling options. Comparisons let NaN pass, so each range is asked for from the inside."""
-    for name, value in (("temperature", temperature), ("top_p", top_p)):
-        if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-            raise TypeError(f"{name}: expected a number, got {value!r} ({type(value).__name__})")
-    if not 0.0 <= temperature < float("inf"):
-        raise ValueError(f"temperature: expected a finite number >= 0 (0 means greedy), got {temperature}")
-    if not 0.0 < top_p <= 1.0:
-        raise ValueError(f"top_p: expected a number in (0, 1], got {top_p}")
-    k = 0 if top_k is None else check_integer("top_k", top_k, 1, most_tokens)
-    return _core.SamplerOptions(float(temperature), k, float(top_p))
-
-
-def integers(name: str, values: npt.ArrayLike, shape: tuple[int, ...]) -> Ints:
-    """An int32 array of this shape; a missing first (batch) axis is repeated."""
-    array = np.asarray(values)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected integers, got dtype {array.dtype}")
-    if array.shape not in (shape, shape[1:]):
-        raise ValueError(f"{name}: expected shape {shape[1:]} or {shape}, got {array.shape}")
-    if array.size and not (int(array.min()) >= -(1 << 31) and int(array.max()) < 1 << 31):
-        raise ValueError(f"{name}: expected 32-bit integers, got values in [{array.min()}, {array.max()}]")
-    return np.ascontiguousarray(np.broadcast_to(array, shape), dtype=np.int32)

@@ -1,0 +1,42 @@
+"""Engines over tokens: weights, state and coins in; tokens and state out. Never a note, never a file.
+
+Chance is an argument: a seed becomes uniform coins once, here, and every path (baseline, AVX2, AVX-512, any number of
+threads, any batch) consumes the same coins and so draws the same tokens.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from musicgen_ext.errors import WeightsError
+from musicgen_ext.generate.arguments import Coins, check_integer, check_seed, sampler_options
+from musicgen_ext.generate.recurrent import MAX_FRAMES, RecurrentEngine, Sampled
+
+if TYPE_CHECKING:
+    from musicgen_ext.weights import ModelFile
+
+__all__ = [
+    "MAX_FRAMES",
+    "Coins",
+    "RecurrentEngine",
+    "Sampled",
+    "check_integer",
+    "check_seed",
+    "load",
+    "sampler_options",
+]
+
+
+def load(file: ModelFile) -> RecurrentEngine:
+    """The engine for a model file: its architecture chooses the class.
+
+    Raises
+    ------
+    WeightsError
+        Unknown architecture, a config that is out of bounds, or tensors that do not fit it.
+    MemoryError
+        The packed model would take more than 8 GiB.
+    """
+    if file.arch != "recurrent":
+        raise WeightsError(f"arch: expected 'recurrent', got {file.arch!r}", path=file.path)
+    return RecurrentEngine(file)

@@ -1,0 +1,80 @@
+"""What all engines ask for: coins, and arguments checked by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from musicgen_ext import _core
+
+Ints = npt.NDArray[np.int32]
+
+# Tables and packed weights of one model may take this much memory.
+MAX_MODEL_BYTES = 8 << 30
+
+
+class Coins:
+    """Uniform numbers in [0, 1) for one seed and some samples, by their indices.
+
+    Sample `index` of `seed` reads the raw 64-bit words of numpy's ``Philox(key=(seed, index))``, a stream that numpy
+    promises to keep; the upper 53 bits of each make one coin. The stream goes on from call to call, so a piece drawn in
+    chunks uses the coins of a piece drawn at once.
+
+    Source: J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Philox 4x64-10).
+    """
+
+    def __init__(self, seed: int, indices: Iterable[int]) -> None:
+        key = np.empty(2, np.uint64)
+        self._streams = []
+        for index in indices:
+            key[:] = seed, index
+            self._streams.append(np.random.Philox(key=key))
+
+    def take(self, n_frames: int, num_slots: int) -> npt.NDArray[np.float64]:
+        """The next coins [shape=(B, n_frames, num_slots)]."""
+        out = np.empty((len(self._streams), n_frames, num_slots))
+        for row, stream in zip(out, self._streams, strict=True):
+            words = stream.random_raw(n_frames * num_slots)
+            row[:] = ((words >> np.uint64(11)) * 2.0**-53).reshape(n_frames, num_slots)
+        return out
+
+
+def check_integer(name: str, value: Any, low: int, high: int) -> int:
+    """`value` as an int in [low, high], or a TypeError or ValueError that names the argument."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an integer, got {value!r} ({type(value).__name__})")
+    if not low <= value <= high:
+        raise ValueError(f"{name}: expected an integer in [{low}, {high}], got {value}")
+    return int(value)
+
+
+def check_seed(seed: Any) -> int:
+    return check_integer("seed", seed, 0, (1 << 64) - 1)
+
+
+def sampler_options(temperature: Any, top_k: Any, top_p: Any, most_tokens: int) -> _core.SamplerOptions:
+    """Checked sampling options. Comparisons let NaN pass, so each range is asked for from the inside."""
+    for name, value in (("temperature", temperature), ("top_p", top_p)):
+        if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+            raise TypeError(f"{name}: expected a number, got {value!r} ({type(value).__name__})")
+    if not 0.0 <= temperature < float("inf"):
+        raise ValueError(f"temperature: expected a finite number >= 0 (0 means greedy), got {temperature}")
+    if not 0.0 < top_p <= 1.0:
+        raise ValueError(f"top_p: expected a number in (0, 1], got {top_p}")
+    k = 0 if top_k is None else check_integer("top_k", top_k, 1, most_tokens)
+    return _core.SamplerOptions(float(temperature), k, float(top_p))
+
+
+def integers(name: str, values: npt.ArrayLike, shape: tuple[int, ...]) -> Ints:
+    """An int32 array of this shape; a missing first (batch) axis is repeated."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected integers, got dtype {array.dtype}")
+    if array.shape not in (shape, shape[1:]):
+        raise ValueError(f"{name}: expected shape {shape[1:]} or {shape}, got {array.shape}")
+    if array.size and not (int(array.min()) >= -(1 << 31) and int(array.max()) < 1 << 31):
+        raise ValueError(f"{name}: expected 32-bit integers, got values in [{array.min()}, {array.max()}]")
+    return np.ascontiguousarray(np.broadcast_to(array, shape), dtype=np.int32)
