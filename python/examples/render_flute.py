@@ -3,8 +3,8 @@
     python python/examples/render_flute.py chorales_16th.npz OUT [--soundfont FluidR3_GM.sf2] [--minutes 80]
 
 Needs FluidSynth and a General MIDI sound font (Debian: fluidsynth, fluid-soundfont-gm; the font, by Frank Wen and
-others, has the MIT licence). OUT gets the folders train, valid and test, of the chorales of these splits: for every line
-NAME.flac, 16 kHz mono without reverberation, and NAME.mid, what was played. The chorales are those that
+others, has the MIT licence). OUT gets the folders train, valid and test, of the chorales of these splits: for every
+line NAME.flac, 16 kHz mono without reverberation, and NAME.mid, what was played. The chorales are those that
 `python -m musicgen_ext.train.rebuild_chorales` writes.
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 from musicgen_ext.architectures.readers import choice, entries, integer, only, string, unique
 from musicgen_ext.errors import WeightsError
@@ -173,6 +173,8 @@ class RecurrentConfig:
     vector_size: int = 0
     vector_dim: int = 0
     match_window: int = 1024
+
+    arch: ClassVar[str] = "recurrent"
 
     # -- the JSON form -------------------------------------------------------------------------------------------
 

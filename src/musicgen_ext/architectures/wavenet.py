@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 from musicgen_ext.architectures.readers import choice, entries, integer, only
 from musicgen_ext.errors import WeightsError
@@ -98,6 +98,8 @@ class WaveNetConfig:
     kernel_size: int = 2
     output: Output = Output()
     condition: Condition | None = None
+
+    arch: ClassVar[str] = "wavenet"
 
     # -- the JSON form -------------------------------------------------------------------------------------------
 

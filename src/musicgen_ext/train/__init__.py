@@ -8,9 +8,11 @@ except ModuleNotFoundError as e:
     raise ImportError('training needs torch: pip install "musicgen-ext[train]"') from e
 
 from musicgen_ext.train.export import export
-from musicgen_ext.train.loop import DivergenceError, Likelihood, Options, Result, evaluate, fit
-from musicgen_ext.train.models import Dropout, Recurrent
+from musicgen_ext.train.loop import DivergenceError, Options, Result, fit
+from musicgen_ext.train.models import Dropout, Recurrent, WaveNet
 from musicgen_ext.train.run import run
+from musicgen_ext.train.sound import SoundCorpus, sounds
+from musicgen_ext.train.tasks import Likelihood, evaluate, evaluate_sound
 
 __all__ = [
     "DivergenceError",
@@ -19,8 +21,12 @@ __all__ = [
     "Options",
     "Recurrent",
     "Result",
+    "SoundCorpus",
+    "WaveNet",
     "evaluate",
+    "evaluate_sound",
     "export",
     "fit",
     "run",
+    "sounds",
 ]

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from musicgen_ext import weights as model_files
-from musicgen_ext.train.models import Recurrent
+from musicgen_ext.train.models import Recurrent, WaveNet
 
 
 def export(
-    module: Recurrent,
+    module: Recurrent | WaveNet,
     path: str | os.PathLike[str],
     *,
     encoding: Mapping[str, Any],
@@ -24,7 +24,7 @@ def export(
 
     Parameters
     ----------
-    module : Recurrent
+    module : Recurrent or WaveNet
     path : path
         Written whole or not at all; what was there is replaced.
     encoding, card : mapping
@@ -47,7 +47,7 @@ def export(
             raise ValueError(f"module: expected finite parameters, got {name!r} with nan or inf")
     file = model_files.ModelFile(
         path=None,
-        arch="recurrent",
+        arch=module.config.arch,
         config=module.config.to_dict(),
         encoding=dict(encoding),
         card={"parameters": module.config.num_parameters(), **(card or {})},

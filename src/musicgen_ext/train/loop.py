@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -24,15 +24,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from musicgen_ext import files
-from musicgen_ext.architectures import RecurrentConfig
+from musicgen_ext.architectures import RecurrentConfig, WaveNetConfig
 from musicgen_ext.errors import CheckpointError, DeviceError, MusicgenExtError
 from musicgen_ext.train import checkpoint
-from musicgen_ext.train.data import IGNORED, Batch, Collator, Corpus, Piece, batches, num_batches
+from musicgen_ext.train.data import Corpus
 from musicgen_ext.train.export import export
-from musicgen_ext.train.models import Dropout, Recurrent
+from musicgen_ext.train.models import Dropout
+from musicgen_ext.train.sound import SoundCorpus
+from musicgen_ext.train.tasks import Task, task_of
 
 _ORDER, _DRAW, _TORCH = 1, 2, 3  # streams of chance under one seed
 
@@ -48,7 +49,8 @@ class Options:
     ``epochs`` sets the length of the learning-rate schedule: ``cosine`` falls to 0 after ``warmup_steps`` of linear
     growth, ``one_cycle`` grows for 30 % of the time first, ``constant`` stays. ``ema`` is the decay of the average of
     the weights that is evaluated and exported (0: none). ``patience``: stop after that many evaluations on the
-    validation split without a new best (0: never). ``mixed_precision`` (bfloat16) only acts on a GPU.
+    validation split without a new best (0: never). ``mixed_precision``: products in bfloat16, on a GPU only ("gpu"),
+    everywhere or nowhere.
     """
 
     epochs: int = 60
@@ -67,7 +69,7 @@ class Options:
     evaluate_every: int = 1
     checkpoint_every: int = 0
     seed: int = 0
-    mixed_precision: bool = True
+    mixed_precision: bool | Literal["gpu"] = "gpu"
 
     def __post_init__(self) -> None:
         def check(name: str, ok: bool, expected: str) -> None:
@@ -78,6 +80,7 @@ class Options:
             check(name, isinstance(getattr(self, name), int) and getattr(self, name) > 0, "an integer > 0")
         for name in ("warmup_steps", "patience", "checkpoint_every", "seed"):
             check(name, isinstance(getattr(self, name), int) and getattr(self, name) >= 0, "an integer >= 0")
+        check("mixed_precision", self.mixed_precision in (True, False, "gpu"), "true, false or 'gpu'")
         check("optimizer", self.optimizer in ("adam", "adamw", "sgd"), "'adam', 'adamw' or 'sgd'")
         check("schedule", self.schedule in ("cosine", "one_cycle", "constant"), "'cosine', 'one_cycle' or 'constant'")
         check("learning_rate", 0 < self.learning_rate < math.inf, "a number > 0")
@@ -100,20 +103,6 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Likelihood:
-    """Teacher-forced negative log-likelihood in nats over whole pieces.
-
-    ``nll``: all nats ÷ all tokens of the scored slots (micro average); ``macro``: that of every piece, averaged;
-    ``slots``: nats per token of each slot; ``tokens``: how many were scored.
-    """
-
-    nll: float
-    macro: float
-    slots: Mapping[str, float]
-    tokens: int
-
-
-@dataclass(frozen=True)
 class Result:
     """What a run came to. ``path`` is the model file with the weights of the best validation NLL."""
 
@@ -125,60 +114,9 @@ class Result:
     stopped_early: bool
 
 
-def evaluate(
-    module: Recurrent, pieces: Sequence[Piece], *, batch_size: int = 16, per: Sequence[str] | None = None
-) -> Likelihood:
-    """Likelihood of whole pieces from their first frame.
-
-    Parameters
-    ----------
-    module : Recurrent
-    pieces : sequence of Piece
-    per : sequence of str, optional
-        Count the tokens of these slots only in the denominator of `nll` and `macro` (all nats are counted still):
-        nats per *note* where other slots say when to stop. Default: all slots.
-    """
-    device = next(module.parameters()).device
-    collate = Collator(module.config)
-    names = [s.name for s in module.config.slots]
-    counted = [names.index(n) for n in (per or names)]
-    was_training = module.training
-    module.eval()
-    nats = np.zeros((len(pieces), len(names)))
-    frames = np.zeros(len(pieces))
-    place = {id(p): i for i, p in enumerate(pieces)}
-    with torch.no_grad():
-        for chunk in batches(pieces, batch_size, None):
-            batch = collate(chunk).to(device)
-            rows = [place[id(p)] for p in chunk]
-            frames[rows] = [len(p.tokens) for p in chunk]
-            for k, logits in enumerate(module(batch.features)):
-                nats[rows, k] = _nats(logits, batch.targets[..., k]).sum(0).double().cpu().numpy()
-    module.train(was_training)
-    tokens = frames * len(counted)
-    return Likelihood(
-        nll=float(nats.sum() / tokens.sum()),
-        macro=float((nats.sum(1) / tokens).mean()),
-        slots={n: float(nats[:, k].sum() / frames.sum()) for k, n in enumerate(names)},
-        tokens=int(tokens.sum()),
-    )
-
-
-def _nats(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of every frame and sequence, float32, 0 where padded."""
-    flat = F.cross_entropy(
-        logits.flatten(0, 1).float(),
-        targets.flatten(),
-        ignore_index=IGNORED,
-        reduction="none",
-        label_smoothing=smoothing,
-    )
-    return flat.view(targets.shape)
-
-
 def fit(
-    model_config: RecurrentConfig | Mapping[str, Any],
-    data: Corpus,
+    model_config: RecurrentConfig | WaveNetConfig | Mapping[str, Any],
+    data: Corpus | SoundCorpus,
     out: str | os.PathLike[str],
     *,
     options: Options | None = None,
@@ -194,13 +132,14 @@ def fit(
 
     Parameters
     ----------
-    model_config : RecurrentConfig or its JSON form
-    data : Corpus
+    model_config : RecurrentConfig, WaveNetConfig or its JSON form
+    data : Corpus or SoundCorpus
+        What a network of this kind learns from: tokens, or sound.
     out : path
         A folder, made if need be: ``model.safetensors`` (the best so far on `data.valid`), ``checkpoint-*.pt`` (the
         last two), ``metrics.jsonl`` (a line an evaluation).
     start : mapping of str to Tensor, optional
-        Weights to begin from (pre-training), named as in ``Recurrent.state_dict()``.
+        Weights to begin from (pre-training), named as in the module's ``state_dict()``.
     card : mapping, optional
         Goes into the model file, with the numbers of the run added.
     resume : bool or path
@@ -220,10 +159,10 @@ def fit(
     KeyboardInterrupt
         After a checkpoint was written for the step that was under way.
     """
-    config = model_config if isinstance(model_config, RecurrentConfig) else RecurrentConfig.from_dict(model_config)
+    task = task_of(model_config, data, dropout or Dropout())
     where = _device(device)
     with torch.random.fork_rng(devices=[] if where.type == "cpu" else [where]):
-        run = _Run(config, data, Path(out), options or Options(), dropout or Dropout(), card or {}, where)
+        run = _Run(task, Path(out), options or Options(), card or {}, where)
         run.begin(start, resume)
         return run.go(tensorboard, sys.stderr.isatty() if progress is None else progress)
 
@@ -239,22 +178,19 @@ def _device(name: str) -> torch.device:
 
 
 class _Run:
-    def __init__(
-        self, config: RecurrentConfig, data: Corpus, out: Path, options: Options, dropout: Dropout,
-        card: Mapping[str, Any], device: torch.device,
-    ) -> None:  # fmt: skip
-        if not data.train or not data.valid:
-            raise ValueError(f"data: expected pieces in train and valid, got {len(data.train)} and {len(data.valid)}")
-        self.data, self.out, self.options, self.card, self.device = data, out, options, card, device
+    def __init__(self, task: Task, out: Path, options: Options, card: Mapping[str, Any], device: torch.device) -> None:
+        if not task.data.train or not task.data.valid:
+            got = f"{len(task.data.train)} and {len(task.data.valid)}"
+            raise ValueError(f"data: expected pieces in train and valid, got {got}")
+        self.task, self.out, self.options, self.card, self.device = task, out, options, card, device
         self.settings = json.dumps(
-            {"model": config.to_dict(), "train": asdict(options), "dropout": asdict(dropout)}, sort_keys=True
+            {"model": task.config.to_dict(), "train": asdict(options), "dropout": asdict(task.dropout)}, sort_keys=True
         )
         torch.manual_seed(_torch_seed(options.seed, 0))
-        self.module = Recurrent(config, dropout).to(device)
+        self.module = task.network().to(device)
         self.average = copy.deepcopy(self.module).eval()
         self.optimizer = _optimizer(self.module, options)
-        self.collate = Collator(config)
-        self.per_epoch = num_batches(data, options.batch_size)
+        self.per_epoch = task.num_batches(options.batch_size)
         self.total = self.per_epoch * options.epochs
         self.step = 0
         self.best, self.best_step, self.since_best = math.inf, 0, 0
@@ -346,29 +282,27 @@ class _Run:
         minutes = self.seconds / 60
         return Result(self.out / "model.safetensors", self.best, self.best_step, self.step, minutes, stopped_early)
 
-    def _rest_of_epoch(self) -> Iterator[list[Piece]]:
+    def _rest_of_epoch(self) -> Iterator[list[Any]]:
         epoch, done = divmod(self.step, self.per_epoch)
         rng = np.random.default_rng([self.options.seed, _ORDER, epoch])
-        yield from list(batches(self.data.epoch(rng), self.options.batch_size, rng))[done:]
+        yield from self.task.epoch(self.options.batch_size, rng)[done:]
 
-    def _advance(self, chunk: Sequence[Piece]) -> float:
+    def _advance(self, chunk: list[Any]) -> float:
         options = self.options
         rng = np.random.default_rng([options.seed, _DRAW, self.step])
-        batch: Batch = self.collate([self.data.draw(p, rng) for p in chunk]).to(self.device)
+        parts = self.task.parts(chunk, rng)
+        tokens = sum(part.tokens for part in parts)
         torch.manual_seed(_torch_seed(options.seed, self.step))
         self.module.train()
-        with torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda" and options.mixed_precision):
-            logits = self.module(batch.features)
-        nats = torch.stack(
-            [_nats(z, batch.targets[..., k], options.label_smoothing).sum() for k, z in enumerate(logits)]
-        )
-        tokens = int((batch.targets != IGNORED).sum())
-        loss = nats.sum() / tokens
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise self._diverged(f"the loss is {value}")
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        value = 0.0
+        for part in parts:  # what a step learns from, as much at a time as is quick
+            with torch.autocast(self.device.type, torch.bfloat16, self._mixed()):
+                loss = part.nats(self.module, self.device, options.label_smoothing) / tokens
+            value += float(loss.detach())
+            if not math.isfinite(value):
+                raise self._diverged(f"the loss is {value}")
+            loss.backward()
         norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), options.clip))
         if not math.isfinite(norm):
             raise self._diverged(f"the gradient's norm is {norm}")
@@ -383,6 +317,10 @@ class _Run:
         self.training_tokens += tokens
         return value
 
+    def _mixed(self) -> bool:
+        where = self.options.mixed_precision
+        return where is True or (where == "gpu" and self.device.type == "cuda")
+
     def _diverged(self, what: str) -> DivergenceError:
         kept = checkpoint.found(self.out)
         last = f"the last good checkpoint is {files.shown(kept[0])}" if kept else "no checkpoint was written yet"
@@ -390,7 +328,7 @@ class _Run:
 
     def _evaluate(self, board: Any) -> bool:
         """Measure, log, keep the best; True when it is time to stop early."""
-        got = evaluate(self.average, self.data.valid)
+        got = self.task.evaluate(self.average, self.task.data.valid)
         line = {
             "step": self.step,
             "epoch": self.step // self.per_epoch,
@@ -412,7 +350,7 @@ class _Run:
             self.best, self.best_step, self.since_best = got.nll, self.step, 0
             numbers = {"valid_nll": got.nll, "steps": self.step, "minutes": round(self.seconds / 60, 1)}
             card = {**self.card, "metrics": {**self.card.get("metrics", {}), **numbers}, "seed": self.options.seed}
-            export(self.average, self.out / "model.safetensors", encoding=self.data.encoding, card=card)
+            export(self.average, self.out / "model.safetensors", encoding=self.task.data.encoding, card=card)
             return False
         self.since_best += 1
         return bool(self.options.patience) and self.since_best >= self.options.patience

@@ -14,17 +14,19 @@ from typing import Any
 import torch
 
 from musicgen_ext import files, weights
-from musicgen_ext.architectures import RecurrentConfig
-from musicgen_ext.train import data
+from musicgen_ext.architectures import RecurrentConfig, WaveNetConfig
+from musicgen_ext.train import data, sound
 from musicgen_ext.train.export import export
-from musicgen_ext.train.loop import Likelihood, Options, Result, evaluate, fit
-from musicgen_ext.train.models import Dropout, Recurrent
+from musicgen_ext.train.loop import Options, Result, fit
+from musicgen_ext.train.models import Dropout
 from musicgen_ext.train.recipes import model_config
+from musicgen_ext.train.tasks import Likelihood, task_of
 
-DATASETS: Mapping[str, Callable[..., data.Corpus]] = {
+DATASETS: Mapping[str, Callable[..., data.Corpus | sound.SoundCorpus]] = {
     "jsb16": data.jsb16,
     "chorales": data.chorales,
     "tokens": data.tokens,
+    "sounds": sound.sounds,
 }
 
 
@@ -73,10 +75,10 @@ def run(
     """
     tables = _read(path)
     try:
-        model = model_config(tables.get("model", {}))
         options = _options(Options, "train", {**tables.get("train", {}), **({} if seed is None else {"seed": seed})})
         dropout = _options(Dropout, "dropout", tables.get("dropout", {}))
         corpus = _corpus({**tables.get("data", {}), **({} if data_path is None else {"path": os.fspath(data_path)})})
+        model = model_config(tables.get("model", {}), corpus.encoding)
         settings = _only(tables.get("run", {}), "run", {"out", "notes"})
     except ValueError as e:
         raise type(e)(f"{files.shown(path)}: {e}") from e
@@ -97,7 +99,8 @@ def run(
         resume=resume, tensorboard=tensorboard, progress=progress,
     )  # fmt: skip
     best = weights.read(result.path)
-    module = Recurrent(model)
+    task = task_of(model, corpus, Dropout())
+    module = task.network()
     module.load_state_dict({k: torch.from_numpy(v) for k, v in best.tensors.items()})
     measured: dict[str, Likelihood] = {}
     for split, pieces in (("valid", corpus.valid), ("test", corpus.test)):
@@ -105,7 +108,7 @@ def run(
             if pieces:
                 seen = pieces if view is None else [view(p) for p in pieces]
                 name = f"{split}, {variant}" if variant else split
-                measured[name] = evaluate(module, seen, per=settings.get("notes"))
+                measured[name] = task.evaluate(module, seen, per=settings.get("notes"))
     numbers = {name: dataclasses.asdict(m) for name, m in measured.items()}
     metrics = {**best.card.get("metrics", {}), **numbers, "minutes_of_run": round(result.minutes, 1)}
     export(module, result.path, encoding=corpus.encoding, card={**best.card, "metrics": metrics})
@@ -127,7 +130,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     return tables
 
 
-def _corpus(table: Mapping[str, Any]) -> data.Corpus:
+def _corpus(table: Mapping[str, Any]) -> data.Corpus | sound.SoundCorpus:
     arguments = dict(table)
     kind = arguments.pop("kind", None)
     if kind not in DATASETS:
@@ -151,7 +154,7 @@ def _only(values: Mapping[str, Any], table: str, known: set[str]) -> dict[str, A
     return dict(values)
 
 
-def _tensors(path: str | os.PathLike[str], config: RecurrentConfig) -> dict[str, torch.Tensor]:
+def _tensors(path: str | os.PathLike[str], config: RecurrentConfig | WaveNetConfig) -> dict[str, torch.Tensor]:
     file = weights.read(path)
     weights.check_tensors(file, config.tensor_shapes())
     return {k: torch.from_numpy(v) for k, v in weights.convert(file, "float32").tensors.items()}

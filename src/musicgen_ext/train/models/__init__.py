@@ -1,5 +1,6 @@
 """Torch modules; each is an ordinary `nn.Module` whose state_dict has the names of the model file's tensors."""
 
 from musicgen_ext.train.models.recurrent import Dropout, Recurrent
+from musicgen_ext.train.models.wavenet import WaveNet
 
-__all__ = ["Dropout", "Recurrent"]
+__all__ = ["Dropout", "Recurrent", "WaveNet"]
