@@ -57,6 +57,34 @@ def test_correlation_twin(isa, rng, center, dims, m, n):
     assert np.max(np.abs(curve - expected)) <= CORRELATION_BOUND * EPS
 
 
+def correlations(clip, piece, center):
+    """The reference's, for sizes that would take it minutes."""
+    clip, windows = clip.astype(float), np.lib.stride_tricks.sliding_window_view(piece.astype(float), clip.shape[1], 1)
+    if center:
+        clip = clip - clip.mean(axis=1, keepdims=True)
+        windows = windows - windows.mean(axis=2, keepdims=True)
+    products = np.einsum("rj,rtj->t", clip, windows)
+    return products / np.sqrt(np.sum(clip**2) * np.einsum("rtj,rtj->t", windows, windows))
+
+
+LONG = [(12, 400, 3000), (3, 900, 20_000), (20, 257, 3001), (1, 2500, 40_000)]  # for transforms instead of sums
+
+
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize(("dims", "m", "n"), LONG)
+def test_correlation_of_long_clips(isa, rng, center, dims, m, n):
+    clip, piece = normal(rng, dims, m) + 2, normal(rng, dims, n) - 1
+    piece[:, 700 : 700 + m] = clip
+    (curve,) = _core.match_correlate(clip, [piece], center, 1)
+    assert curve.shape == (n - m + 1,)
+    some = rng.integers(0, n - 2 * m, 20)
+    for t in (0, 650, n - 2 * m, *some):  # a few hundred offsets from each
+        part = piece[:, t : t + m + min(m, 100)]
+        expected = correlations(clip, part, center)
+        assert np.max(np.abs(curve[t : t + len(expected)] - expected)) <= CORRELATION_BOUND * EPS
+    assert curve[700] == pytest.approx(1, abs=CORRELATION_BOUND * EPS)
+
+
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("weights", [(1, 1, 1), (2, 1, 1.5)])
 @pytest.mark.parametrize(
@@ -89,11 +117,12 @@ def test_of_equally_cheap_steps_the_first_is_taken(isa, rng, weights):
 
 
 def test_every_fused_path_gives_the_same_bits(on_every_isa, rng):
-    clip, piece = normal(rng, 12, 100), normal(rng, 12, 3000)
+    clip, long, piece = normal(rng, 12, 100), normal(rng, 12, 600), normal(rng, 12, 3000)
 
     def run():
         warped = [_core.match_warp(clip, [piece], metric, (1, 1, 1), 1)[0] for metric in ("cosine", "euclidean")]
-        return [_core.match_correlate(clip, [piece], True, 1)[0], *(part for pair in warped for part in pair)]
+        correlated = [_core.match_correlate(query, [piece], True, 1)[0] for query in (clip, long)]
+        return [*correlated, *(part for pair in warped for part in pair)]
 
     results = on_every_isa(run)
     results.pop("baseline")  # rounds twice where the others fuse
@@ -313,6 +342,17 @@ def test_silence_after_a_loud_passage_is_silence(isa, rng):
     (alone,) = _core.match_correlate(clip, [np.ascontiguousarray(piece[:, 400:])], True, 1)
     # Blocks that begin before it see frames of 0.37 beside frames of 0.001, which are then rounded in units of 0.37.
     assert np.max(np.abs(curve[400:] - alone)) <= 370 * EPS
+
+
+@pytest.mark.parametrize("level", [1e-3, 1e-9])
+def test_a_long_clip_is_found_in_a_faint_passage(isa, rng, level):
+    """Beside sound so loud that transforms of the whole would lose it in their rounding."""
+    faint = np.float32(level) * normal(rng, 12, 2000)
+    piece = np.concatenate([100 * normal(rng, 12, 3008), faint], 1)  # 47 of the blocks that sums go in
+    clip = np.ascontiguousarray(faint[:, 20:520])
+    (curve,) = _core.match_correlate(clip, [piece], True, 1)
+    assert curve[3028] == pytest.approx(1, abs=CORRELATION_BOUND * EPS)
+    assert np.max(np.abs(curve[3008:] - correlations(clip, faint, True))) <= CORRELATION_BOUND * EPS
 
 
 def test_silence_is_like_silence_for_the_cosine(isa):

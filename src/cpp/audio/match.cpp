@@ -6,9 +6,11 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <numeric>
 #include <thread>
 
+#include "audio/correlation.h"
 #include "base/checked.h"
 #include "base/pool.h"
 #include "base/registers.h"
@@ -101,6 +103,8 @@ bool over_pieces(std::size_t count, int threads, const Requested& requested, Bod
 
 // A stretch whose variance is this part of its energy varies by rounding only: float32 features of a steady sound.
 constexpr double kFlat = 1e-10;
+// A stretch with this part of the energy of its piece is beyond the precision of Fourier transforms of the piece.
+constexpr double kFaint = 1e-14;
 
 // sums[t] = values[t] + … + values[t + width - 1] for every t, without taking anything off again: what lies outside a
 // window cannot leave its rounding in it. Tails and heads of blocks as wide as the window (M. van Herk, Pattern
@@ -141,14 +145,36 @@ struct Template {
     flat = !(squares > (center ? kFlat * energy : 0));
     const double norm = std::sqrt(squares);
     for (float& value : values) value = flat ? 0.0f : static_cast<float>(value / norm);
+    for (int r = 0; r < dims; ++r) {
+      const float* row = values.data() + to_size(r) * to_size(frames);
+      sums.push_back(std::accumulate(row, row + frames, 0.0));
+    }
   }
 
   bool center;
   int dims;
   std::int64_t frames;
-  std::vector<float> values;  // of norm 1: large features do not overflow
-  bool flat;                  // nothing to correlate with
+  std::vector<float> values;              // of norm 1: large features do not overflow
+  std::vector<double> sums;               // of the rows
+  bool flat;                              // nothing to correlate with
+  std::unique_ptr<FastCorrelation> fast;  // where some piece is long enough for it
 };
+
+// products[t] of the clip with the stretches first + t … of a piece. The mean of the first stretch (means[r * blocks]
+// for row r) comes off the rows before: in the products it would cancel, but for its rounding.
+void multiply(const Template& clip, const Sequence& piece, const double* means, std::size_t blocks, std::int64_t first,
+              std::vector<float>& block, const Kernels& kernels, double* products) {
+  const auto rows = to_size(clip.dims), stride = block.size() / rows;
+  const std::int64_t seen = std::min<std::int64_t>(clip.frames + kOffsets - 1, piece.frames - first);
+  for (std::size_t r = 0; r < rows; ++r) {
+    const float* row = piece.values + r * to_size(piece.frames) + first;
+    const double mean = means[r * blocks];
+    for (std::int64_t j = 0; j < seen; ++j) block[r * stride + to_size(j)] = static_cast<float>(row[j] - mean);
+  }
+  float sums[kOffsets];
+  kernels.correlate_block(clip.values.data(), to_size(clip.frames), block.data(), stride, clip.dims, clip.frames, sums);
+  std::copy(sums, sums + kOffsets, products);
+}
 
 void correlate_piece(const Template& clip, const Sequence& piece, float* curve, const Kernels& kernels, Watch& watch) {
   const std::int64_t n = piece.frames, m = clip.frames, offsets = n - m + 1;
@@ -159,9 +185,13 @@ void correlate_piece(const Template& clip, const Sequence& piece, float* curve, 
   }
   const auto rows = to_size(clip.dims);
   const std::size_t blocks = (to_size(offsets) + kOffsets - 1) / kOffsets;
+  const bool is_fast = clip.fast != nullptr && FastCorrelation::pays(clip.dims, m, n);
   // The energy of every stretch, what is left of it without the means of its rows, and these for some stretches.
   std::vector<double> values(to_size(n)), squares(to_size(n), 0.0), sums(to_size(offsets));
   std::vector<double> energy(to_size(offsets)), varying, means(checked_product(rows, blocks), 0.0);
+  std::vector<double> fast(is_fast ? to_size(offsets) : 0);
+  if (is_fast && !clip.fast->run(piece.values, n, fast.data(), [&](std::int64_t work) { return watch.after(work); }))
+    return;
   for (std::size_t r = 0; r < rows; ++r) {
     const float* row = piece.values + r * to_size(n);
     for (std::size_t j = 0; j < values.size(); ++j) {
@@ -173,31 +203,38 @@ void correlate_piece(const Template& clip, const Sequence& piece, float* curve, 
       window_sums(values.data(), n, m, sums.data());
       for (std::size_t t = 0; t < sums.size(); ++t) varying[t] -= sums[t] * sums[t] / static_cast<double>(m);
       for (std::size_t b = 0; b < blocks; ++b) means[r * blocks + b] = sums[b * kOffsets] / static_cast<double>(m);
+      // The means of a stretch cancel in the products, but for the rounding of the clip's rows.
+      for (std::size_t t = 0; t < fast.size(); ++t) fast[t] -= clip.sums[r] / static_cast<double>(m) * sums[t];
     }
     if (watch.after(8 * n)) return;
   }
   window_sums(squares.data(), n, m, energy.data());
+  const double whole = std::accumulate(squares.begin(), squares.end(), 0.0);
 
-  // The mean of the first stretch comes off the rows of a block first: in the products it would cancel, but for its
-  // rounding.
   const std::size_t stride = round_up(to_size(m) + kOffsets, kLanes);
-  std::vector<float> block(checked_product(rows, stride), 0.0f);
+  std::vector<float> block(is_fast ? 0 : checked_product(rows, stride), 0.0f);
   for (std::int64_t first = 0; first < offsets; first += kOffsets) {
-    const std::int64_t seen = std::min<std::int64_t>(m + kOffsets - 1, n - first);
-    for (std::size_t r = 0; r < rows; ++r) {
-      const float* row = piece.values + r * to_size(n) + first;
-      const double mean = means[r * blocks + to_size(first / kOffsets)];
-      for (std::int64_t j = 0; j < seen; ++j) block[r * stride + to_size(j)] = static_cast<float>(row[j] - mean);
-    }
-    float products[kOffsets];
-    kernels.correlate_block(clip.values.data(), to_size(m), block.data(), stride, clip.dims, m, products);
-    for (std::int64_t t = first; t < std::min(first + kOffsets, offsets); ++t) {
+    const std::int64_t last = std::min(first + kOffsets, offsets);
+    double variation[kOffsets];  // 0: none
+    bool is_near = is_fast;      // enough for the precision of the transforms
+    for (std::int64_t t = first; t < last; ++t) {
       const double all = energy[to_size(t)], own = clip.center ? all + varying[to_size(t)] : all;
       const bool flat = !(own > (clip.center ? kFlat * all : 0));
-      const double score = flat ? 0 : static_cast<double>(products[t - first]) / std::sqrt(own);
+      variation[t - first] = flat ? 0 : std::sqrt(own);
+      is_near = is_near && (flat || own > kFaint * whole);
+    }
+    double products[kOffsets];
+    if (is_near) {
+      std::copy(fast.begin() + first, fast.begin() + last, products);
+    } else {
+      block.resize(checked_product(rows, stride));
+      multiply(clip, piece, means.data() + first / kOffsets, blocks, first, block, kernels, products);
+    }
+    for (std::int64_t t = first; t < last; ++t) {
+      const double norm = variation[t - first], score = norm == 0 ? 0 : products[t - first] / norm;
       curve[t] = static_cast<float>(std::clamp(score, -1.0, 1.0));
     }
-    if (watch.after(kOffsets * clip.dims * m)) return;
+    if (watch.after(is_near ? kOffsets : kOffsets * clip.dims * m)) return;
   }
 }
 
@@ -291,7 +328,10 @@ void warp_piece(const Warping& options, const Frames& clip, const Frames& piece,
 
 bool correlate(const Correlation& options, int dims, const Sequence& clip, const std::vector<Sequence>& pieces,
                const std::vector<float*>& curves, int threads, Isa isa, const Requested& requested) {
-  const Template prepared(options, dims, clip);
+  Template prepared(options, dims, clip);
+  const auto is_long = [&](const Sequence& piece) { return FastCorrelation::pays(dims, clip.frames, piece.frames); };
+  if (std::any_of(pieces.begin(), pieces.end(), is_long))
+    prepared.fast = std::make_unique<FastCorrelation>(prepared.values.data(), dims, clip.frames, isa);
   const Kernels& kernels = kernels_for(isa);
   return over_pieces(pieces.size(), threads, requested, [&](std::size_t k, Watch& watch) {
     correlate_piece(prepared, pieces[k], curves[k], kernels, watch);

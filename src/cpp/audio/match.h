@@ -2,7 +2,8 @@
 //
 // Sequences are (dims, frames) float32, one row per feature. Two measures, both in memory linear in the frames:
 //
-// - correlation: the normalised cross-correlation of the whole clip with every stretch of the same length;
+// - correlation: the normalised cross-correlation of the whole clip with every stretch of the same length, of long
+//   clips by Fourier transforms;
 // - warping: subsequence dynamic time warping with the steps (1,1), (0,1), (1,0), in frames of clip and piece, where
 //   D[0,j] = C[0,j] and D[i,j] = min over steps k of D[i - k0, j - k1] + weights[k] C[i,j]; of equal sums the first
 //   step wins (M. Müller, Fundamentals of Music Processing, section 7.2; librosa.sequence.dtw with subseq=True).

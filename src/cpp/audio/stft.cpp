@@ -16,16 +16,9 @@ namespace {
 // Blocks of log levels that are kept for a second look, all together; the others are computed again.
 constexpr std::size_t kKeptBytes = std::size_t{16} << 20;
 
-// Working memory of this thread, as large as its largest block so far.
 template <typename T>
 T* scratch(std::size_t values) {
-  thread_local Arena arena;
-  const std::size_t bytes = checked_product(values, sizeof(T));
-  if (arena.size() < bytes) {
-    arena = Arena();  // the old one first
-    arena = Arena(bytes);
-  }
-  return reinterpret_cast<T*>(arena.data());
+  return reinterpret_cast<T*>(thread_memory(checked_product(values, sizeof(T))));
 }
 
 std::size_t line(std::size_t values) { return round_up(values, kLanes); }

@@ -36,4 +36,13 @@ Arena::~Arena() {
   if (data_ != nullptr) ::operator delete(data_, std::align_val_t{alignment_for(size_)});
 }
 
+std::byte* thread_memory(std::size_t bytes) {
+  thread_local Arena arena;
+  if (arena.size() < bytes) {
+    arena = Arena();  // the old one first
+    arena = Arena(bytes);
+  }
+  return arena.data();
+}
+
 }  // namespace musicgen

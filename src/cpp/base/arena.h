@@ -34,4 +34,7 @@ class Arena {
   std::size_t size_ = 0;
 };
 
+// Working memory of this thread, with whatever the call before has left in it: as large as the largest so far.
+std::byte* thread_memory(std::size_t bytes);
+
 }  // namespace musicgen
