@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from musicgen_reference.generate import as_bytes, dequantized, sigmoid
+from musicgen_reference.generate import as_bytes, dequantized, draw, sigmoid
 
 LOGISTICS_CLASSES = 65_536
 MIN_LOG_SCALE = -14.0
@@ -95,6 +95,27 @@ class WaveNet:
             out.append(self.step(None if rows is None else rows[:, t // hop_length]))
             self.push(token)
         return np.array(out)
+
+    def sample(self, coins, frames=None, *, forced=None, temperature=1.0, top_k=None, top_p=1.0):
+        """Tokens for coins (n, 1) or (n, 2), and the natural logarithms of their probabilities at temperature 1.
+
+        `frames`: what the model is told, (N, F). `forced`: tokens set instead of drawn, -1 where there is none.
+        """
+        rows = self.condition_rows(frames)
+        mu_law = self.config["output"]["kind"] == "mu_law"
+        tokens, log_probs = [], []
+        for t, coin in enumerate(coins):
+            logits = self.step(None if rows is None else rows[:, t // self.config["condition"]["hop_length"]])
+            if forced is not None and forced[t] >= 0:
+                token = int(forced[t])
+            elif mu_law:
+                token = draw(logits, coin[0], temperature=temperature, top_k=top_k, top_p=top_p)
+            else:
+                token = logistics_draw(logits, coin, temperature)
+            self.push(token)
+            tokens.append(token)
+            log_probs.append(log_softmax(logits)[token] if mu_law else logistics_log_prob(logits, token))
+        return np.array(tokens), np.array(log_probs)
 
 
 # -- mixture of logistics over 16 bits ---------------------------------------------------------------------------------

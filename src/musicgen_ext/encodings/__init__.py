@@ -10,6 +10,7 @@ from musicgen_ext.encodings.base import Encoding
 from musicgen_ext.encodings.notes_to_sound import Line, NotesToSound
 from musicgen_ext.encodings.performance import Performance
 from musicgen_ext.encodings.pitch_sequence import PitchSequence
+from musicgen_ext.encodings.sound import Sound
 from musicgen_ext.encodings.voice_grid import (
     CHORALE,
     CHORALE_RANGES,
@@ -68,6 +69,7 @@ __all__ = [
     "NotesToSound",
     "Performance",
     "PitchSequence",
+    "Sound",
     "VoiceGrid",
     "Voices",
     "load",
@@ -79,18 +81,20 @@ __all__ = [
 
 _OF_TOKENS: dict[str, type[Encoding]] = {each.name: each for each in (Bars, Performance, PitchSequence, VoiceGrid)}
 
+_OF_SOUND: dict[str, type[NotesToSound] | type[Sound]] = {NotesToSound.name: NotesToSound, Sound.name: Sound}
+
 
 @overload
 def load(encoding: Mapping[str, Any], *, tokens: Literal[True]) -> Encoding: ...
 @overload
-def load(encoding: Mapping[str, Any], *, tokens: bool = False) -> Encoding | NotesToSound: ...
-def load(encoding: Mapping[str, Any], *, tokens: bool = False) -> Encoding | NotesToSound:
+def load(encoding: Mapping[str, Any], *, tokens: bool = False) -> Encoding | NotesToSound | Sound: ...
+def load(encoding: Mapping[str, Any], *, tokens: bool = False) -> Encoding | NotesToSound | Sound:
     """The encoding that a model file describes; with `tokens`, one that writes scores as tokens."""
     name = encoding.get("name")
-    if name == NotesToSound.name and not tokens:
-        return NotesToSound.from_dict(encoding)
+    if isinstance(name, str) and name in _OF_SOUND and not tokens:
+        return _OF_SOUND[name].from_dict(encoding)
     if not isinstance(name, str) or name not in _OF_TOKENS:
-        known = sorted(_OF_TOKENS if tokens else (*_OF_TOKENS, NotesToSound.name))
+        known = sorted(_OF_TOKENS if tokens else (*_OF_TOKENS, *_OF_SOUND))
         raise WeightsError(f"encoding.name: expected one of {known}, got {name!r}")
     return _OF_TOKENS[name].from_dict(encoding)
 

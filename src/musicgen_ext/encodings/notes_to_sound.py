@@ -43,11 +43,14 @@ class Line:
         Where it comes from.
     name : str
         Of the track.
+    number : int
+        Which of the score's lines this is, whichever of them are chosen.
     """
 
     notes: Doubles
     track: int = 0
     name: str = ""
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -179,9 +182,10 @@ class NotesToSound:
             table[:, 2] = own["pitch"]
             table[:, 3] = own["velocity"]
             self._check_pitches(table, what)
-            lines += [Line(part, track, tracks[track].name) for part in _monophonic(table)]
-            if len(lines) > MAX_LINES:
+            parts = _monophonic(table)
+            if len(lines) + len(parts) > MAX_LINES:
                 raise ValueError(f"score: expected at most {MAX_LINES} lines of one note at a time, got more")
+            lines += [Line(part, track, tracks[track].name, track * MAX_LINES + i) for i, part in enumerate(parts)]
         if not lines:
             raise ValueError("score: expected notes, got none")
         return lines

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from musicgen_ext.errors import WeightsError
 from musicgen_ext.generate.arguments import Coins, check_integer, check_seed, sampler_options
 from musicgen_ext.generate.recurrent import MAX_FRAMES, RecurrentEngine, Sampled
+from musicgen_ext.generate.wavenet import SampledSound, WaveNetEngine
 
 if TYPE_CHECKING:
     from musicgen_ext.weights import ModelFile
@@ -20,6 +21,8 @@ __all__ = [
     "Coins",
     "RecurrentEngine",
     "Sampled",
+    "SampledSound",
+    "WaveNetEngine",
     "check_integer",
     "check_seed",
     "load",
@@ -27,7 +30,13 @@ __all__ = [
 ]
 
 
-def load(file: ModelFile) -> RecurrentEngine:
+_ENGINES: dict[str, type[RecurrentEngine] | type[WaveNetEngine]] = {
+    "recurrent": RecurrentEngine,
+    "wavenet": WaveNetEngine,
+}
+
+
+def load(file: ModelFile) -> RecurrentEngine | WaveNetEngine:
     """The engine for a model file: its architecture chooses the class.
 
     Raises
@@ -37,6 +46,6 @@ def load(file: ModelFile) -> RecurrentEngine:
     MemoryError
         The packed model would take more than 8 GiB.
     """
-    if file.arch != "recurrent":
-        raise WeightsError(f"arch: expected 'recurrent', got {file.arch!r}", path=file.path)
-    return RecurrentEngine(file)
+    if file.arch not in _ENGINES:
+        raise WeightsError(f"arch: expected one of {sorted(_ENGINES)}, got {file.arch!r}", path=file.path)
+    return _ENGINES[file.arch](file)

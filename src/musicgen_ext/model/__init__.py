@@ -8,22 +8,26 @@ import platform
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any, Literal, Unpack, cast, overload
+from typing import Any, Literal, TypeVar, Unpack, cast, overload
 
 import numpy as np
 
 from musicgen_ext import _core, files, weights
+from musicgen_ext.audio import Audio
 from musicgen_ext.errors import WeightsError
 from musicgen_ext.midi import Score
 from musicgen_ext.model.base import Model, Options, check_device
 from musicgen_ext.model.score import ScoreModel
+from musicgen_ext.model.sound import SoundModel
 
-__all__ = ["Model", "ScoreModel", "build_info", "load", "models", "sample"]
+__all__ = ["Model", "ScoreModel", "SoundModel", "build_info", "load", "models", "sample"]
+
+AnyModel = TypeVar("AnyModel", bound=Model)
 
 _BUNDLED = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bundled")
 _SUFFIX = ".safetensors"
 _CACHED_MODELS = 4
-_KINDS: dict[str, type[Model]] = {"recurrent": ScoreModel}
+_KINDS: dict[str, type[Model]] = {"recurrent": ScoreModel, "wavenet": SoundModel}
 
 
 # -- loading -----------------------------------------------------------------------------------------------------
@@ -42,6 +46,12 @@ _cache: dict[tuple[Any, ...], Model] = {}
 _cache_lock = threading.Lock()
 
 
+@overload
+def load(model: Literal["chorale"] = "chorale", *, device: str = "cpu") -> ScoreModel: ...
+@overload
+def load(model: AnyModel, *, device: str = "cpu") -> AnyModel: ...
+@overload
+def load(model: str | os.PathLike[str], *, device: str = "cpu") -> Model: ...
 def load(model: str | os.PathLike[str] | Model = "chorale", *, device: str = "cpu") -> Model:
     """A model, ready to sample.
 
@@ -102,9 +112,17 @@ def sample(
     model: Literal["chorale"] | ScoreModel = "chorale", *, num_samples: int, **options: Unpack[Options]
 ) -> list[Score]: ...
 @overload
-def sample(model: str | os.PathLike[str] | Model, *, num_samples: None = None, **options: Unpack[Options]) -> Score: ...
+def sample(model: SoundModel, *, num_samples: None = None, **options: Unpack[Options]) -> Audio: ...
 @overload
-def sample(model: str | os.PathLike[str] | Model, *, num_samples: int, **options: Unpack[Options]) -> list[Score]: ...
+def sample(model: SoundModel, *, num_samples: int, **options: Unpack[Options]) -> list[Audio]: ...
+@overload
+def sample(
+    model: str | os.PathLike[str] | Model, *, num_samples: None = None, **options: Unpack[Options]
+) -> Score | Audio: ...
+@overload
+def sample(
+    model: str | os.PathLike[str] | Model, *, num_samples: int, **options: Unpack[Options]
+) -> list[Score] | list[Audio]: ...
 def sample(
     model: str | os.PathLike[str] | Model = "chorale",
     *,
@@ -118,7 +136,7 @@ def sample(
     seed: int | None = None,
     device: str = "cpu",
     progress: bool = False,
-) -> Score | list[Score]:
+) -> Score | list[Score] | Audio | list[Audio]:
     """Make music.
 
     Parameters
@@ -129,9 +147,10 @@ def sample(
         None: one piece; n: a list of n pieces. Piece i of n is the same whatever n is.
     length : float or str, optional
         Of the whole result, the prompt included: seconds, or a number with a unit, "16 bars", "64 beats", "4 s",
-        "256 steps". None: the piece ends where the model ends it (of a chorale: after 6 to 40 bars of 4/4).
-    prompt : Score, PrettyMIDI or path, optional
-        Four-part music that the result begins with (on the grid, without silence before the first note).
+        "256 steps"; of sound "16000 samples". None: the piece ends where the model ends it (of a chorale: after 6 to 40
+        bars of 4/4), or with the score that it plays.
+    prompt : Score, PrettyMIDI or path; for a model of sound Audio, array or path; optional
+        What the result begins with: four-part music (on the grid, without silence before the first note), or sound.
     condition : dict, optional
         What the model is told: ``load(model).info["conditions"]`` lists names and values.
     temperature : float >= 0
@@ -151,6 +170,7 @@ def sample(
     Returns
     -------
     Score, or list of Score
+        For a model of sound, Audio or list of Audio; see `SoundModel.sample`.
 
     Raises
     ------
@@ -158,7 +178,7 @@ def sample(
         An argument is out of its range or of another type; the message names it and what is accepted.
     """
     loaded = load(model, device=device)
-    made: Score | list[Score] = loaded.sample(
+    made: Score | list[Score] | Audio | list[Audio] = loaded.sample(
         num_samples=cast("Any", num_samples),  # None or a number: the overloads tell them apart, here it is either
         length=length,
         prompt=prompt,

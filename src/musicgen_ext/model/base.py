@@ -89,7 +89,7 @@ class Model:
             "name": self.name,
             "path": self._file.path if self._file.path is None else os.fsdecode(self._file.path),
             "arch": self._file.arch,
-            "encoding": None if self.encoding is None else self.encoding.to_dict(),
+            "encoding": self.encoding.to_dict(),
             "config": self.engine.config.to_dict(),
             "parameters": self._file.num_parameters,
             "weights": self._file.weights,

@@ -1,0 +1,609 @@
+"""Models of sound from the front door: one seed, one sound; told of scores; in blocks, with prompts; refusing well."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import musicgen_ext as mg
+from musicgen_ext import generate, model, weights
+from musicgen_ext.architectures import WaveNetConfig
+from musicgen_ext.encodings import NotesToSound, Sound
+from musicgen_ext.errors import WeightsError
+from musicgen_ext.midi import Score, Track
+from musicgen_reference import wavenet as reference
+
+RATE, HOP = 4_000, 40
+NOTES = NotesToSound(RATE, HOP, 55, 79, ("plain", "bright"))
+MU_LAW = {"kind": "mu_law", "classes": 256}
+LOGISTICS = {"kind": "logistics", "mixtures": 3}
+
+
+def sound_file(
+    encoding: Any = NOTES, output: Any = None, storage: weights.Storage = "float32", seed: int = 0, **changes: Any
+) -> weights.ModelFile:
+    """A small random network: noise, but sound in form."""
+    told = isinstance(encoding, NotesToSound)
+    config = WaveNetConfig.from_dict(
+        {
+            "sample_rate": RATE, "residual_channels": 12, "skip_channels": 20, "hidden_channels": 16,
+            "dilations": [1, 2, 4, 8, 1, 2], "output": output or MU_LAW,
+            "condition": {"channels": encoding.num_channels, "width": 6, "kernel_size": 5, "hop_length": HOP}
+            if told else None,
+            **changes,
+        }
+    )  # fmt: skip
+    random = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in config.tensor_shapes().items():
+        spread = 1.5 / np.sqrt(np.prod(shape[1:]) if len(shape) > 1 and "embedding" not in name else 2)
+        tensors[name] = (random.normal(size=shape) * spread).astype(np.float32)
+    if config.output.kind == "logistics":
+        tensors["logits.bias"][2 * config.output.mixtures :] -= 4  # narrow enough to lie inside [-1, 1]
+    card = {"licence": "CC0", "data": "none: random weights", "metrics": {"bits": 8.0}}
+    file = weights.ModelFile(None, "wavenet", config.to_dict(), encoding.to_dict(), card, tensors)
+    return weights.convert(file, storage)
+
+
+@pytest.fixture(scope="module")
+def flute() -> mg.SoundModel:
+    """Told of notes."""
+    return mg.SoundModel(sound_file())
+
+
+@pytest.fixture(scope="module")
+def free() -> mg.SoundModel:
+    """Told nothing."""
+    return mg.SoundModel(sound_file(Sound(RATE)))
+
+
+@pytest.fixture(scope="module")
+def fine() -> mg.SoundModel:
+    """Of 16 bits."""
+    return mg.SoundModel(sound_file(Sound(RATE), LOGISTICS))
+
+
+@pytest.fixture(params=["flute", "free", "fine"])
+def any_model(request: pytest.FixtureRequest) -> Any:
+    """Each of them, and what it needs to be told."""
+    return request.getfixturevalue(request.param), {"score": MELODY} if request.param == "flute" else None
+
+
+def score_of(*notes: Any, names: tuple[str, ...] = ("Flute",)) -> Score:
+    """A quarter note is half a second, 480 ticks."""
+    return Score(list(notes), tracks=[Track(name, 73) for name in names])
+
+
+MELODY = score_of((0, 96, 60), (96, 192, 64), (384, 96, 67))
+DUET = score_of((0, 192, 72, 90, 0), (192, 192, 74, 90, 0), (0, 384, 60, 90, 1), names=("Soprano", "Alto"))
+
+
+# -- one seed, one sound ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["mu_law", "logistics"])
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.6}, {"top_k": 9}, {"top_p": 0.7}, {"temperature": 0}])
+def test_the_samples_are_those_of_the_reference(which: str, options: dict[str, Any]) -> None:
+    """In double precision, with the same coins: none of them lies so near the edge of a token that rounding decides."""
+    if which == "logistics" and not set(options) <= {"temperature"}:
+        pytest.skip("classes only")
+    file = sound_file(output=MU_LAW if which == "mu_law" else LOGISTICS)
+    loaded, n = mg.SoundModel(file), 300
+    twin = reference.WaveNet(file.config, file.tensors)
+    frames = NOTES.frames(NOTES.lines(MELODY)[0], NOTES.num_frames(n) + 2)
+    coins = generate.Coins(4, [0]).take(n, 1 if which == "mu_law" else 2)[0]
+    tokens, log_probs = twin.sample(coins, frames.T, **options)
+    got = loaded.sample(condition={"score": MELODY}, seed=4, length=f"{n} samples", **options)
+    if which == "mu_law":
+        np.testing.assert_array_equal(got.y, mg.mu_law_decode(tokens))
+        # Logits of about 10, an eps each from sums of up to 120 products of single precision. Worst seen: 1.7e-6.
+        np.testing.assert_allclose(loaded.log_prob(got, condition={"score": MELODY}), log_probs, atol=1e-5)
+    else:  # rounding may move a sample to the next of the steps of 3.05e-5, and this one those after it. Worst seen: 1.
+        np.testing.assert_allclose(got.y, reference.sample_value(tokens), atol=4 / 65_535)
+
+
+def test_R38_one_seed_one_sound(any_model: Any) -> None:
+    loaded, condition = any_model
+    sound = loaded.sample(condition=condition, seed=3, length=0.2)
+    assert isinstance(sound, mg.Audio)
+    assert sound.y.shape == (800,)
+    assert sound.sr == loaded.sample_rate == RATE
+    assert np.abs(sound.y).max() <= 1
+    assert loaded.sample(condition=condition, seed=3, length=0.2) == sound
+    assert loaded.sample(condition=condition, seed=4, length=0.2) != sound
+
+
+def test_R38_sound_i_does_not_depend_on_the_batch(any_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, condition = any_model
+    sounds = loaded.sample(condition=condition, seed=3, length=0.1, num_samples=5)
+    assert [sound.provenance["index"] for sound in sounds] == list(range(5))
+    assert len({sound.y.tobytes() for sound in sounds}) == 5
+    assert loaded.sample(condition=condition, seed=3, length=0.1) == sounds[0]
+    monkeypatch.setattr(model.sound, "_BATCH", 2)
+    assert loaded.sample(condition=condition, seed=3, length=0.1, num_samples=5) == sounds
+
+
+@pytest.mark.parametrize("chunk", [1, 39, 40, 41, 333])
+def test_R38_the_size_of_a_call_does_not_matter(chunk: int, any_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, condition = any_model
+    sound = loaded.sample(condition=condition, seed=3, length="500 samples")
+    monkeypatch.setattr(model.sound, "_CHUNK", chunk)
+    assert loaded.sample(condition=condition, seed=3, length="500 samples") == sound
+    log_probs = loaded.log_prob(sound, condition=condition)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(loaded.log_prob(sound, condition=condition), log_probs)
+
+
+@pytest.mark.parametrize("block", [1, 100, 1024])
+def test_R38_stream_is_sample(block: int, any_model: Any) -> None:
+    loaded, condition = any_model
+    sound = loaded.sample(condition=condition, seed=5, length="700 samples", temperature=0.9)
+    blocks = list(loaded.stream(condition=condition, seed=5, length="700 samples", temperature=0.9, block=block))
+    assert [len(part) for part in blocks[:-1]] == [block] * (len(blocks) - 1)
+    assert all(part.dtype == np.float32 for part in blocks)
+    np.testing.assert_array_equal(np.concatenate(blocks), sound.y)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 5])
+def test_R38_the_number_of_threads_does_not_matter(cores: int, flute: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sounds = flute.sample(condition={"score": DUET}, seed=5, num_samples=2, length=0.1)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert flute.sample(condition={"score": DUET}, seed=5, num_samples=2, length=0.1) == sounds
+    alone = [flute.sample(condition={"score": DUET, "voices": voice}, seed=5, length=0.1).y for voice in (0, "soprano")]
+    np.testing.assert_array_equal(alone[0], alone[1])
+
+
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8"])
+def test_R38_on_every_isa_in_every_precision(storage: Any, on_every_isa: Any, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    weights.write(path, sound_file(storage=storage))
+    assert mg.load(path).info["weights"] == storage
+    sounds = on_every_isa(lambda: mg.sample(path, condition={"score": MELODY}, seed=1, length=0.2))
+    assert all(sound == sounds["baseline"] for sound in sounds.values())
+
+
+def test_a_shorter_sound_is_the_beginning_of_a_longer_one(flute: Any) -> None:
+    long = flute.sample(condition={"score": MELODY}, seed=2, length="900 samples")
+    for n in (1, 39, 40, 41, 555):
+        short = flute.sample(condition={"score": MELODY}, seed=2, length=f"{n} samples")
+        np.testing.assert_array_equal(short.y, long.y[:n])
+
+
+def test_voices_alone_are_the_parts_of_the_mix(flute: Any) -> None:
+    mix = flute.sample(condition={"score": DUET}, seed=2)
+    parts = [flute.sample(condition={"score": DUET, "voices": voice}, seed=2).y for voice in ("Soprano", 1)]
+    assert parts[0].shape == mix.y.shape
+    assert not np.array_equal(parts[0], parts[1])
+    np.testing.assert_allclose(mix.y, (parts[0].astype(float) + parts[1]) / 2, atol=1e-7)
+    both = flute.sample(condition={"score": DUET, "voices": ["alto", 0]}, seed=2)
+    np.testing.assert_array_equal(both.y, mix.y)
+
+
+def test_without_a_seed_every_sound_is_new_and_can_be_made_again(free: Any) -> None:
+    first, second = free.sample(length=0.1), free.sample(length=0.1)
+    assert first != second
+    assert free.sample(length=0.1, seed=first.provenance["seed"]) == first
+
+
+# -- length ----------------------------------------------------------------------------------------------------------
+
+
+def test_lengths(flute: Any, free: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(free.sample(length=0.05).y) == len(free.sample(length="0.05 s").y) == 200
+    assert len(free.sample(length="123 samples").y) == len(free.sample(length="123 steps").y) == 123
+    # The score ends with tick 480, at half a second; half a second more is its tail.
+    assert len(flute.sample(condition={"score": MELODY}).y) == 4_000
+    assert len(flute.sample(condition={"score": DUET, "voices": "alto"}).y) == round(4_000 * (0.4 + 0.5))
+    frames = np.zeros((7, NOTES.num_channels), np.float32)
+    assert len(flute.sample(condition={"frames": frames}).y) == 7 * HOP
+    monkeypatch.setattr(model.sound, "DEFAULT_SECONDS", 0.1)
+    assert len(free.sample().y) == 400
+    assert len(free.sample(prompt=np.zeros(33, np.float32)).y) == 433
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"length": "16 bars"}, r'length: expected a number and one of s, samples \("4 s"\), got .16 bars'),
+        ({"length": 0}, "length: expected more than 0, got 0"),
+        ({"length": -1.0}, "length"),
+        ({"length": float("nan")}, "length"),
+        ({"length": 2.0**40}, "length: expected at most 86400 seconds"),
+        ({"length": f"{2**40} samples"}, "length: expected at most 86400 seconds"),
+        ({"temperature": float("nan")}, "temperature: .*got nan"),
+        ({"temperature": -1}, "temperature"),
+        ({"temperature": float("inf")}, "temperature"),
+        ({"top_k": 0}, r"top_k: .*\[1, 256\], got 0"),
+        ({"top_k": 257}, r"top_k: .*\[1, 256\], got 257"),
+        ({"top_p": 0}, "top_p"),
+        ({"top_p": float("nan")}, "top_p"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**64}, "seed"),
+        ({"num_samples": 0}, "num_samples"),
+        ({"device": "tpu"}, "device"),
+    ],
+)
+def test_R36_values_out_of_range(free: Any, arguments: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        free.sample(**arguments)
+    if "num_samples" not in arguments:
+        with pytest.raises(ValueError, match=words):  # at once, not with the first block
+            free.stream(**arguments)
+
+
+def test_R36_sixteen_bits_are_not_filtered(fine: Any) -> None:
+    with pytest.raises(ValueError, match=r"top_k: expected None for a model that draws 16 bits .* got 5"):
+        fine.sample(top_k=5)
+    with pytest.raises(ValueError, match="top_p: expected 1 for a model"):
+        fine.sample(top_p=0.9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"length": [1]}, "length"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"seed": 1.5}, "seed"),
+        ({"condition": 5}, "condition: expected a dict, got int"),
+        ({"prompt": np.zeros(5, np.int16)}, "prompt"),
+        ({"prompt": object()}, "prompt"),
+    ],
+)
+def test_R36_wrong_types(free: Any, arguments: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        free.sample(**arguments)
+
+
+def test_R37_extremes_stay_sound(any_model: Any) -> None:
+    loaded, condition = any_model
+    for temperature in (0, 1e-30, 1e30):
+        sound = loaded.sample(condition=condition, temperature=temperature, length="50 samples", seed=1)
+        assert np.isfinite(sound.y).all()
+        assert np.abs(sound.y).max() <= 1
+    greedy = [loaded.sample(condition=condition, temperature=0, length="50 samples", seed=s) for s in (1, 2)]
+    np.testing.assert_array_equal(greedy[0].y, greedy[1].y)
+    empty = loaded.sample(condition=condition, prompt=np.zeros(0, np.float32), length="50 samples", seed=1)
+    assert empty == loaded.sample(condition=condition, length="50 samples", seed=1)
+
+
+# -- conditions ------------------------------------------------------------------------------------------------------
+
+
+def test_conditions_are_listed(flute: Any, free: Any) -> None:
+    assert list(flute.info["conditions"]) == ["score", "voices", "style", "frames"]
+    assert flute.info["conditions"]["style"] == ["plain", "bright"]
+    assert "from 55 to 79" in flute.info["conditions"]["score"]
+    assert free.info["conditions"] == {}
+    for loaded in (flute, free):
+        assert loaded.info["sample_rate"] == RATE
+        assert loaded.info["lengths"] == ["s", "samples"]
+        assert loaded.info["arch"] == "wavenet"
+
+
+def test_a_score_comes_in_many_forms(flute: Any, tmp_path: Path) -> None:
+    path = tmp_path / "x.mid"
+    MELODY.save(path)
+    expected = flute.sample(condition={"score": MELODY}, seed=1, length=0.1)
+    for form in (path, str(path), MELODY.to_bytes()):
+        np.testing.assert_array_equal(flute.sample(condition={"score": form}, seed=1, length=0.1).y, expected.y)
+
+
+def test_frames_of_a_score_are_the_score(flute: Any) -> None:
+    expected = flute.sample(condition={"score": MELODY, "style": "bright"}, seed=1)
+    frames = NOTES.frames(NOTES.lines(MELODY)[0], NOTES.num_frames(len(expected.y)) + 2, style="bright")
+    got = flute.sample(condition={"frames": frames}, seed=1, length=f"{len(expected.y)} samples")
+    np.testing.assert_array_equal(got.y, expected.y)
+    assert not np.array_equal(flute.sample(condition={"score": MELODY}, seed=1).y, expected.y)  # the plain style
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        (None, "condition: expected 'score' or 'frames' for this model, got None"),
+        ({}, "condition: expected 'score' or 'frames'"),
+        ({"voices": "all"}, r"condition: expected 'score' or 'frames' for this model, got \['voices'\]"),
+        ({"notes": 1}, r"condition: expected names out of \['score', 'voices', 'style', 'frames'\], got 'notes'"),
+        ({"score": DUET, "voices": "tenor"}, r"voices: .*0 \('Soprano'\), 1 \('Alto'\), got 'tenor'"),
+        ({"score": DUET, "style": "harsh"}, "style: expected one of plain, bright, got 'harsh'"),
+        ({"score": score_of((0, 96, 60), (480, 96, 80))}, r"from 55 \(G3\) to 79 \(G5\).*got 80 .*at 0\.50 s"),
+        ({"score": Score([(0, 96, 60)], tracks=[Track("Kit", is_drum=True)])}, "got drums in track 0"),
+        ({"score": Score()}, "expected notes, got none"),
+        ({"score": MELODY, "frames": np.zeros((9, 31), np.float32)}, "expected 'frames' alone, got 'score'"),
+        ({"frames": np.zeros((9, 30), np.float32)}, r"condition\['frames'\]: .*31 channels, got 30"),
+        ({"frames": np.zeros(31, np.float32)}, r"condition\['frames'\]: .*got shape \(31,\)"),
+        ({"frames": np.zeros((0, 31), np.float32)}, "at least 1 frame, got 0"),
+        ({"frames": np.zeros((10, 31), np.float32)}, r"condition\['frames'\]: expected at least 13 frames .*got 10"),
+        ({"frames": np.full((20, 31), np.nan)}, "finite|NaN"),
+    ],
+    ids=range(15),
+)
+def test_R36_conditions(flute: Any, condition: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        flute.sample(condition=condition, length="500 samples")
+
+
+def test_R36_conditions_of_another_model(free: Any) -> None:
+    with pytest.raises(ValueError, match=r"condition: expected names out of \[\], got 'score'"):
+        free.sample(condition={"score": MELODY})
+    assert free.sample(condition={}, seed=1, length=0.01) == free.sample(seed=1, length=0.01)
+
+
+# -- prompts ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_result_begins_with_the_prompt(any_model: Any, tmp_path: Path) -> None:
+    loaded, condition = any_model
+    sound = loaded.sample(condition=condition, seed=6, length="600 samples")
+    going_on = loaded.sample(condition=condition, seed=6, length="600 samples", prompt=sound.y[:250])
+    np.testing.assert_array_equal(going_on.y, sound.y)  # the same state, then the same coins
+    other = mg.Audio(np.sin(np.arange(100, dtype=np.float32) / 5) * 0.3, RATE)
+    other.save(tmp_path / "p.wav", subtype="FLOAT")
+    results = [
+        loaded.sample(condition=condition, seed=6, length="600 samples", prompt=prompt)
+        for prompt in (other, other.y, other.y[None], tmp_path / "p.wav", str(tmp_path / "p.wav"))
+    ]
+    assert all(result == results[0] for result in results)
+    np.testing.assert_array_equal(results[0].y[:100], other.y)
+    assert not np.array_equal(results[0].y[100:], sound.y[100:])
+    assert results[0].provenance["prompt"]["samples"] == 100
+    streamed = loaded.stream(condition=condition, seed=6, length="600 samples", prompt=other, block=64)
+    np.testing.assert_array_equal(np.concatenate(list(streamed)), results[0].y)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        (mg.Audio(np.zeros(10, np.float32), 16_000), r"prompt: .*4000 Hz, got 16000 Hz; use prompt\.resample\(4000\)"),
+        (np.zeros((2, 10), np.float32), r"prompt: expected one channel, .*got shape \(2, 10\)"),
+        (np.full(10, 1.5, np.float32), r"prompt: expected samples in \[-1, 1\], got 1\.5"),
+        (np.array([0, np.nan], np.float32), "prompt: "),
+        (np.zeros(500, np.float32), "length: .*longer than the prompt's 500 samples, got 500"),
+    ],
+)
+def test_prompts_that_do_not_fit(free: Any, prompt: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        free.sample(prompt=prompt, length="500 samples")
+
+
+def test_a_prompt_is_one_voice(flute: Any) -> None:
+    with pytest.raises(ValueError, match="prompt: expected none where 2 lines are mixed"):
+        flute.sample(condition={"score": DUET}, prompt=np.zeros(10, np.float32))
+    with pytest.raises(ValueError, match="prompt: expected a result longer than the prompt's 9000 samples, got 4000"):
+        flute.sample(condition={"score": MELODY}, prompt=np.zeros(9_000, np.float32))
+
+
+# -- streams ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_draws_nothing_ahead(flute: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    sample = generate.WaveNetEngine.sample
+
+    def spy(self: Any, n_steps: int, **options: Any) -> Any:
+        drawn.append(n_steps)
+        return sample(self, n_steps, **options)
+
+    monkeypatch.setattr(generate.WaveNetEngine, "sample", spy)
+    blocks = flute.stream(condition={"score": MELODY}, length=3_600, block=50)
+    assert not drawn
+    next(blocks)
+    next(blocks)
+    assert drawn == [50, 50]
+    blocks.close()
+    assert list(blocks) == []
+
+
+def test_an_hour_takes_no_more_memory_than_a_second(flute: Any) -> None:
+    """Of an hour's frames, 45 MB, and coins, 115 MB, only those of a block exist."""
+    ticks = 960 * np.arange(3_600)
+    hour = Score(np.stack([ticks, np.full(3_600, 900), np.full(3_600, 65)], axis=1).tolist(), tracks=[Track("Flute")])
+    peaks = {}
+    for length in (1, 3_600):
+        tracemalloc.start()
+        blocks = flute.stream(condition={"score": hour}, length=length, block=400)
+        for _ in range(5):
+            next(blocks)
+        peaks[length] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks[3_600] < 1.2 * peaks[1] + (1 << 16)
+
+
+# -- what the model thinks -------------------------------------------------------------------------------------------
+
+
+def test_log_prob_is_a_distribution(flute: Any, fine: Any) -> None:
+    """Over all that the next sample can be, the probabilities sum to 1."""
+    rng = np.random.default_rng(8)
+    before = rng.integers(0, 256, 40)
+    last = [flute.log_prob(np.append(before, k), condition={"score": MELODY})[-1] for k in range(256)]
+    np.testing.assert_allclose(np.exp(last).sum(), 1, rtol=1e-5)
+    sound = fine.sample(seed=1, length="30 samples")
+    log_probs = fine.log_prob(sound)
+    assert log_probs.dtype == np.float64
+    assert (log_probs < 0).all()
+    assert len(fine.log_prob(np.zeros(0, np.float32))) == 0
+
+
+def test_log_prob_of_its_own_sound_is_higher_than_of_noise(any_model: Any) -> None:
+    loaded, condition = any_model
+    own = loaded.sample(condition=condition, seed=1, length="800 samples")
+    noise = np.random.default_rng(0).uniform(-1, 1, 800).astype(np.float32)
+    assert loaded.log_prob(own, condition=condition).mean() > loaded.log_prob(noise, condition=condition).mean() + 0.3
+
+
+def test_log_prob_refuses(flute: Any, tmp_path: Path) -> None:
+    mg.Audio(np.zeros(10, np.float32), 8_000).save(tmp_path / "x.wav")
+    for audio, condition, words in (
+        (tmp_path / "x.wav", {"score": MELODY}, r"audio: .*4000 Hz, got 8000 Hz"),
+        (np.zeros(10, np.float32), {"score": DUET}, "condition: expected one line .* got 2"),
+        (np.zeros(10, np.float32), None, "condition: expected 'score' or 'frames'"),
+        (np.array([256]), {"score": MELODY}, r"audio: expected \[0, 255\], got 256 at sample 0"),
+        (np.zeros((2, 2), int), {"score": MELODY}, r"shape \(n,\), got \(2, 2\)"),
+        (np.zeros(100, np.float32), {"frames": np.zeros((2, 31), np.float32)}, "at least 3 frames .* got 2"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            flute.log_prob(audio, condition=condition)
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_provenance_is_in_the_file(flute: Any, tmp_path: Path) -> None:
+    sound = flute.sample(condition={"score": DUET, "voices": ["soprano"], "style": "bright"}, seed=9, length="0.1 s")
+    record = sound.provenance
+    assert record["seed"] == 9
+    assert record["length"] == "0.1 s"
+    assert record["condition"]["voices"] == ["soprano"]
+    assert record["condition"]["style"] == "bright"
+    assert record["condition"]["score"]["notes"] == 3
+    sound.save(tmp_path / "x.wav")
+    again = mg.read_audio(tmp_path / "x.wav")
+    assert again.provenance == record
+    np.testing.assert_allclose(again.y, sound.y, atol=1 / 32_768)
+
+
+def test_load_and_sample_know_the_kind(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    weights.write(path, sound_file(storage="int8"))
+    loaded = mg.load(path)
+    assert isinstance(loaded, mg.SoundModel)
+    assert isinstance(loaded, mg.Model)
+    assert mg.load(loaded) is loaded
+    assert repr(loaded).startswith("<Model 'm.safetensors': wavenet, ")
+    options: Any = {"condition": {"score": MELODY}, "seed": 2, "length": 0.1}
+    assert mg.sample(path, **options) == loaded.sample(**options) == mg.sample(loaded, **options)
+    assert mg.sample(path, num_samples=2, **options)[0] == loaded.sample(**options)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda f: f.encoding.update(name="wave"), "encoding.name: .*got 'wave'"),
+        (
+            lambda f: f.encoding.update(sample_rate=8_000),
+            "encoding.sample_rate: expected 4000 as in .* got 8000",
+        ),
+        (lambda f: f.encoding.update(hop_length=80), "encoding.hop_length: expected 40 as in the config, got 80"),
+        (lambda f: f.encoding.update(high=78), "encoding.channels: expected 31 as in the config, got 30"),
+        (lambda f: f.encoding.clear(), "encoding.name"),
+        (lambda f: f.config.update(dilations=[0]), r"config.dilations\[0\]"),
+        (lambda f: f.config.update(dilations=[1] * 10**5), "config.dilations: .*100000 entries"),
+        (lambda f: f.config.update(dilations=[1]), "unexpected .*layers.1"),
+        (lambda f: f.tensors.pop("skip.bias"), "missing .*skip.bias"),
+        (lambda f: setattr(f, "arch", "recurrent"), "config: expected keys"),
+    ],
+    ids=range(10),
+)
+def test_R33_a_model_that_does_not_fit_itself(change: Any, words: str, tmp_path: Path) -> None:
+    file = sound_file()
+    change(file)
+    path = tmp_path / "m.safetensors"
+    weights.write(path, file)
+    with pytest.raises(WeightsError, match=words) as caught:
+        mg.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_R33_notes_for_a_model_that_is_told_nothing() -> None:
+    with pytest.raises(WeightsError, match=r"encoding\.name: expected 'sound' for a model without a condition"):
+        mg.SoundModel(sound_file(condition=None))
+
+
+def test_frames_for_a_model_that_knows_no_notes() -> None:
+    condition = {"channels": 2, "width": 3, "kernel_size": 1, "hop_length": 7}
+    loaded = mg.SoundModel(sound_file(Sound(RATE), condition=condition))
+    assert list(loaded.info["conditions"]) == ["frames"]
+    frames = np.random.default_rng(0).normal(size=(10, 2))
+    assert len(loaded.sample(condition={"frames": frames}, seed=1).y) == 70
+    with pytest.raises(ValueError, match="condition: expected 'frames' for this model"):
+        loaded.sample()
+
+
+# -- threads and processes -------------------------------------------------------------------------------------------
+
+
+def test_R41_one_model_in_two_threads(flute: Any) -> None:
+    def draw(seed: int) -> Any:
+        return flute.sample(condition={"score": DUET}, seed=seed, length=0.1)
+
+    expected = [draw(seed) for seed in range(4)]
+    results: dict[int, list[Any]] = {}
+
+    def work(which: int) -> None:
+        results[which] = [draw(seed) for seed in (range(4) if which else reversed(range(4)))]
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results[1] == expected
+    assert results[0] == expected[::-1]
+
+
+@pytest.mark.parametrize("storage", ["float32", "int8"])
+def test_R42_a_model_is_pickled_whole(storage: Any, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    weights.write(path, sound_file(storage=storage))
+    loaded = mg.load(path)
+    again = pickle.loads(pickle.dumps(loaded))
+    path.unlink()
+    options: Any = {"condition": {"score": MELODY}, "seed": 2, "length": 0.1}
+    assert again.sample(**options) == loaded.sample(**options)
+    assert again.info == loaded.info
+
+
+def _in_child(loaded: Any, queue: Any) -> None:
+    queue.put(loaded.sample(condition={"score": DUET}, seed=6, num_samples=2, length=0.1))
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork with threads, said from Python 3.12 on
+def test_R42_results_in_a_child_process(flute: Any) -> None:
+    expected = flute.sample(condition={"score": DUET}, seed=6, num_samples=2, length=0.1)
+    context: Any = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_in_child, args=(flute, queue))
+    child.start()
+    try:
+        assert queue.get(timeout=60) == expected
+    finally:
+        child.join(10)
+    assert child.exitcode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("score", [MELODY, DUET], ids=["one line", "two lines"])
+def test_R39_ctrl_c_ends_a_long_call(score: Score, flute: Any) -> None:
+    before = flute.sample(condition={"score": score}, seed=1, length=0.1)
+    sent = []
+
+    def interrupt() -> None:
+        time.sleep(0.3)
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        flute.sample(condition={"score": score}, seed=1, length=3_600)
+    delay = time.perf_counter() - sent[0]
+    thread.join()
+    assert delay < 1.0  # below 0.1 s on an idle machine; a busy one is given a second
+    assert flute.sample(condition={"score": score}, seed=1, length=0.1) == before
+
+
+def test_progress_is_silent_without_a_terminal(free: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    free.sample(num_samples=2, length=0.01, progress=True)
+    assert capfd.readouterr() == ("", "")
