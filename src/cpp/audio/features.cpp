@@ -25,6 +25,7 @@ struct Loops {
   void (*exp2_all)(const float*, std::int64_t, double, double, double, float, float*);
   void (*mu_compress)(const float*, std::int64_t, double, double, float*);
   void (*mu_law)(const float*, std::int64_t, double, double, std::int32_t*);
+  void (*mu_expand)(const double*, std::int64_t, double, double, float*);
   void (*polar)(const float*, std::int64_t, float*, float*);
   double (*sum_of_squares)(const float*, std::int64_t);
   std::int64_t (*sign_changes)(const float*, std::int64_t, float, bool);
@@ -109,6 +110,11 @@ void mu_compress(const float* x, std::int64_t n, double mu, float* out, Isa isa)
 
 void mu_law(const float* x, std::int64_t n, double mu, std::int32_t* out, Isa isa) {
   loops_for(isa).mu_law(x, n, mu, 0.5 * mu / std::log1p(mu), out);
+}
+
+void mu_expand(const double* x, std::int64_t n, double mu, float* out, Isa isa) {
+  mu = std::max(mu, 1e-200);  // a straight line long before that
+  loops_for(isa).mu_expand(x, n, std::log1p(mu), 2 / mu, out);
 }
 
 void polar(const float* x, std::int64_t n, float* magnitude, float* direction, Isa isa) {

@@ -64,6 +64,8 @@ void exp2_of(const float* x, std::int64_t n, double rate, double scale, float* o
 void mu_compress(const float* x, std::int64_t n, double mu, float* out, Isa isa);
 // Of that, floor((c + 1) / 2 * mu + 0.5).
 void mu_law(const float* x, std::int64_t n, double mu, std::int32_t* out, Isa isa);
+// The way back from mu_compress.
+void mu_expand(const double* x, std::int64_t n, double mu, float* out, Isa isa);
 // n complex numbers as magnitude and x / |x|, which is 1 for 0.
 void polar(const float* x, std::int64_t n, float* magnitude, float* direction, Isa isa);
 

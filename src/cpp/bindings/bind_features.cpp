@@ -112,6 +112,13 @@ void mu_law(const Plain& x, double mu, py::array_t<std::int32_t, py::array::c_st
       [&, from = x.data(), to = out.mutable_data(), size = x.size()] { audio::mu_law(from, size, mu, to, isa); });
 }
 
+void mu_expand(const Doubles& x, double mu, Plain& out) {
+  expect_shape(out, "out", shape_of(x));
+  const Isa isa = isa_in_use();
+  without_lock(
+      [&, from = x.data(), to = out.mutable_data(), size = x.size()] { audio::mu_expand(from, size, mu, to, isa); });
+}
+
 using Complex = py::array_t<std::complex<float>, py::array::c_style>;
 
 void polar(const Complex& x, Plain& magnitude, Complex& direction) {
@@ -285,6 +292,7 @@ void register_features(py::module_& m) {
   m.def("exp2_of", &exp2_of, x, "rate"_a, "scale"_a, out);
   m.def("mu_compress", &mu_compress, x, "mu"_a, out);
   m.def("mu_law", &mu_law, x, "mu"_a, out);
+  m.def("mu_expand", &mu_expand, x, "mu"_a, out);
   m.def("polar", &polar, x, py::arg("magnitude").noconvert(), py::arg("direction").noconvert());
   m.def("rms", &rms, y, "frame_length"_a, "hop_length"_a, out);
   m.def("zero_crossing_rate", &zero_crossing_rate, y, "frame_length"_a, "hop_length"_a, "threshold"_a, "zero_apart"_a,

@@ -271,7 +271,5 @@ def _expanded(compressed: npt.NDArray[Any], mu: float, scale: float = 1.0) -> _F
     values, results = np.ascontiguousarray(compressed).reshape(-1), out.reshape(-1)
     for begin in range(0, len(values), _PIECE):
         part = np.multiply(values[begin : begin + _PIECE], scale, dtype=np.float64)
-        magnitude = np.expm1(np.abs(part) * math.log1p(mu))
-        magnitude /= mu
-        np.copysign(magnitude, part, out=results[begin : begin + _PIECE], casting="same_kind")
+        _core.mu_expand(part, mu, results[begin : begin + _PIECE])
     return out
