@@ -130,7 +130,8 @@ def frequencies_of(freq: npt.ArrayLike | None, sr: float, found: Spectra) -> _F6
     """Frequency of each bin, shape (bins,), or of each bin in each frame, shape (..., bins, frames)."""
     sr = checks.rate(sr)
     if freq is None:
-        return np.fft.rfftfreq(found.n_fft, 1 / sr)  # rounded as librosa's: a bin may lie on the edge of a band
+        # Rounded as librosa's: a bin may lie on the edge of a band.
+        return np.fft.rfftfreq(found.n_fft, 1 / sr).astype(np.float64)
     array = np.asarray(freq)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"freq: expected real numbers, got {array.dtype}")
