@@ -217,7 +217,7 @@ def test_drums_are_heard_and_differ():
 def test_a_score_without_notes_is_silent_and_a_wrong_rate_is_refused():
     assert mg.Score().synthesize().y.shape == (2, 0)
     for sr in (0, -1, 999, 10**9):
-        with pytest.raises(ValueError, match=f"sr: expected 1000 to 768000 Hz, got {sr}"):
+        with pytest.raises(ValueError, match=f"sr: expected 1000 to 768000, got {sr}"):
             chorale().synthesize(sr)
     with pytest.raises(TypeError, match="sr: expected an integer"):
         chorale().synthesize(44_100.0)
@@ -382,7 +382,7 @@ def test_R19_any_layout_gives_the_numbers_of_the_contiguous_copy(rng):
 @pytest.mark.parametrize("dtype", [np.int16, np.uint8, bool, np.int64])
 def test_R20_integers_are_refused_with_advice(dtype):
     with pytest.raises(
-        TypeError, match=f"y: expected floating-point samples, got {np.dtype(dtype)}: convert to float and scale"
+        TypeError, match=f"y: expected floating-point numbers, got {np.dtype(dtype)}: convert to float and scale"
     ):
         mg.Audio(np.ones(4, dtype), 8000)
 
@@ -409,10 +409,10 @@ def test_R22_not_finite_is_refused_with_count_and_first_index():
     y = np.zeros((2, 5))
     y[1, 2], y[1, 4] = np.nan, -np.inf
     with pytest.raises(
-        ValueError, match=r"y: expected finite float32 samples, got 2 that are not, the first at index \(1, 2\)"
+        ValueError, match=r"y: expected finite float32 numbers, got 2 that are not, the first nan at index \(1, 2\)"
     ):
         mg.Audio(y, 8000)
-    with pytest.raises(ValueError, match="got 1 that are not"):
+    with pytest.raises(ValueError, match="got 1 that is not, the first 1e\\+300 at index 0"):
         mg.Audio(np.array([1e300]), 8000)
 
 
@@ -424,7 +424,7 @@ def test_R23_other_shapes_are_refused():
 
 def test_R24_a_rate_that_is_none():
     for sr in (0, -1, 2**31):
-        with pytest.raises(ValueError, match=f"sr: expected 1 to 2147483647 Hz, got {sr}"):
+        with pytest.raises(ValueError, match=f"sr: expected 1 to 2147483647, got {sr}"):
             mg.Audio(np.zeros(1), sr)
     for sr in (1.5, "8000", None, True):
         with pytest.raises(TypeError, match="sr: expected an integer"):

@@ -64,7 +64,7 @@ class Audio:
 
     def __init__(self, y: npt.ArrayLike, sr: int, *, provenance: Mapping[str, Any] | None = None) -> None:
         self.y = _samples(y)
-        self.sr = _rate("sr", sr)
+        self.sr = checks.integer("sr", sr)
         self.provenance = dict(provenance or {})
 
     @property
@@ -77,7 +77,7 @@ class Audio:
 
     def resample(self, sr: int, *, res_type: Quality = "soxr_hq") -> Audio:
         """The sound at another sample rate; see `resample`."""
-        sr = _rate("sr", sr)
+        sr = checks.integer("sr", sr)
         y = resample(self.y, orig_sr=self.sr, target_sr=sr, res_type=res_type)
         return Audio(y, sr, provenance=self.provenance)
 
@@ -252,7 +252,7 @@ def read_audio(path: str | os.PathLike[str], sr: int | None = None, *, res_type:
         The file cannot be opened, with ``filename``.
     """
     if sr is not None:
-        _rate("sr", sr)
+        checks.integer("sr", sr)
     checks.choice("res_type", res_type, _QUALITIES)
     with open(path, "rb") as stream:
         data = stream.read()
@@ -335,42 +335,11 @@ def resample(
 
 
 def _samples(y: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    if isinstance(y, np.ma.MaskedArray):
-        raise TypeError("y: expected an ordinary array, got a masked array (fill it first)")
-    try:
-        array = np.asarray(y)
-    except ValueError:
-        raise TypeError("y: expected an array of floating-point numbers, got a ragged sequence") from None
-    except TypeError as error:
-        raise TypeError(f"y: expected an array of floating-point numbers, got {type(y).__name__} ({error})") from None
-    if array.dtype.kind in "iub" and array.size:
-        raise TypeError(f"y: expected floating-point samples, got {array.dtype}: convert to float and scale to [-1, 1]")
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"y: expected floating-point samples, got {array.dtype}")
-    if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[0] == 0):
-        raise ValueError(f"y: expected shape (n,) or (channels, n), got {array.shape}")
-    samples = np.ascontiguousarray(_quietly_single(array))
-    finite = np.isfinite(samples)
-    if not finite.all():
-        bad = np.argwhere(~finite)
-        raise ValueError(
-            f"y: expected finite float32 samples, got {len(bad)} that are not, the first at index "
-            f"{tuple(bad[0].tolist())}"
-        )
+    """The samples of one sound; unlike those of `checks.samples`, they may be none."""
+    samples: npt.NDArray[np.float32] = checks.floats("y", y)
+    if samples.ndim not in (1, 2) or (samples.ndim == 2 and samples.shape[0] == 0):
+        raise ValueError(f"y: expected shape (n,) or (channels, n), got {samples.shape}")
     return samples
-
-
-def _quietly_single(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows becomes infinite and is then refused by name
-        return array.astype(np.float32, copy=False)
-
-
-def _rate(name: str, sr: Any) -> int:
-    if isinstance(sr, bool) or not isinstance(sr, int | np.integer):
-        raise TypeError(f"{name}: expected an integer sample rate in Hz, got {type(sr).__name__} {sr!r}")
-    if not 1 <= sr < 2**31:
-        raise ValueError(f"{name}: expected 1 to 2147483647 Hz, got {sr}")
-    return int(sr)
 
 
 def _fits(size: int) -> bool:

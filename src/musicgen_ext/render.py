@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from musicgen_ext import _core
+from musicgen_ext import _core, checks
 from musicgen_ext.audio import Audio
 from musicgen_ext.controllers import latest, pedalled_ends
 from musicgen_ext.midi import DRUM_CHANNEL, Score
@@ -21,11 +21,8 @@ _WIDTH = 0.5  # how far left and right the outermost tracks sit when a file does
 
 def synthesize(score: Score, sr: int = 44_100) -> Audio:
     """The score as played by the built-in synthesiser; see `Score.synthesize`."""
-    if isinstance(sr, bool) or not isinstance(sr, int | np.integer):
-        raise TypeError(f"sr: expected an integer sample rate in Hz, got {type(sr).__name__} {sr!r}")
-    if not 1_000 <= sr <= 768_000:
-        raise ValueError(f"sr: expected 1000 to 768000 Hz, got {sr}")
-    return Audio(_core.synthesize(tones_of(score, int(sr)), float(sr)), int(sr), provenance=score.provenance)
+    sr = checks.integer("sr", sr, 1_000, 768_000)
+    return Audio(_core.synthesize(tones_of(score, sr), float(sr)), sr, provenance=score.provenance)
 
 
 def tones_of(score: Score, sr: int) -> Array:
