@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import musicgen_ext as mg
-from musicgen_ext import generate, model, weights
+from musicgen_ext import cli, generate, model, weights
 from musicgen_ext.architectures import WaveNetConfig
 from musicgen_ext.encodings import NotesToSound, Sound
 from musicgen_ext.errors import WeightsError
@@ -607,3 +607,103 @@ def test_R39_ctrl_c_ends_a_long_call(score: Score, flute: Any) -> None:
 def test_progress_is_silent_without_a_terminal(free: Any, capfd: pytest.CaptureFixture[str]) -> None:
     free.sample(num_samples=2, length=0.01, progress=True)
     assert capfd.readouterr() == ("", "")
+
+
+# -- the command line ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a model, a score and a sound."""
+    monkeypatch.chdir(tmp_path)
+    weights.write("m.safetensors", sound_file())
+    weights.write("free.safetensors", sound_file(Sound(RATE)))
+    DUET.save("duet.mid")
+    mg.Audio(np.sin(np.arange(100, dtype=np.float32) / 5) * 0.3, RATE).save("p.wav", subtype="FLOAT")
+    return tmp_path
+
+
+def test_cli_sample_writes_what_sample_returns(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command = ["sample", "m.safetensors", "-c", "score=duet.mid", "-o", "x.wav", "--seed", "7", "-c", "style=bright"]
+    assert cli.main(command) == 0
+    assert capfd.readouterr() == ("x.wav: 0.9 s at 4000 Hz, seed 7\n", "")
+    expected = mg.sample("m.safetensors", condition={"score": "duet.mid", "style": "bright"}, seed=7)
+    found = mg.read_audio("x.wav")
+    assert found == mg.Audio(found.y, RATE, provenance=expected.provenance)
+    np.testing.assert_allclose(found.y, expected.y, atol=1 / 32_768)
+
+
+def test_cli_sample_of_some_voices(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for voices, same in (("soprano", ["soprano"]), ("0,Alto", "all"), ("all", "all"), ("1", "alto")):
+        command = ["sample", "m.safetensors", "-c", "score=duet.mid", "--voices", voices, "-o", "x.wav", "--force"]
+        assert cli.main([*command, "--length", "0.2 s", "--seed", "7"]) == 0
+        expected = mg.sample("m.safetensors", condition={"score": DUET, "voices": same}, seed=7, length="0.2 s")
+        np.testing.assert_allclose(mg.read_audio("x.wav").y, expected.y, atol=1 / 32_768)
+
+
+def test_cli_sample_several_going_on_from_a_sound(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command = ["sample", "free.safetensors", "-n", "2", "--prompt", "p.wav", "--length", "300 samples", "--seed", "7"]
+    assert cli.main(command) == 0
+    expected = mg.sample("free.safetensors", num_samples=2, prompt="p.wav", length="300 samples", seed=7)
+    for i, sound in enumerate(expected):
+        np.testing.assert_allclose(mg.read_audio(f"free-{i}.wav").y, sound.y, atol=1 / 32_768)
+
+
+def test_cli_sample_of_frames(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    frames = NOTES.frames(NOTES.lines(MELODY)[0], 20)
+    np.save("f.npy", frames)
+    assert cli.main(["sample", "m.safetensors", "-c", "frames=f.npy", "-o", "x.wav", "--seed", "1"]) == 0
+    expected = mg.sample("m.safetensors", condition={"frames": frames}, seed=1)
+    np.testing.assert_allclose(mg.read_audio("x.wav").y, expected.y, atol=1 / 32_768)
+
+
+def test_cli_the_chain_from_notes_to_sound(here: Path, chorale_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    low = mg.SoundModel(sound_file(NotesToSound(RATE, HOP, 24, 96)))
+    weights.write("low.safetensors", low._file)
+    assert cli.main(["sample", str(chorale_file), "-o", "c.mid", "--length", "1 bars", "--seed", "3"]) == 0
+    assert cli.main(["sample", "low.safetensors", "-c", "score=c.mid", "-o", "c.wav", "--seed", "3"]) == 0
+    record = mg.read_audio("c.wav").provenance
+    assert record["condition"]["score"]["provenance"]["seed"] == 3  # how the notes were made is known, too
+
+
+def test_cli_to_standard_output(here: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert cli.main(["sample", "free.safetensors", "-o", "-", "--length", "50 samples", "--seed", "1"]) == 0
+    out, err = capfdbinary.readouterr()
+    assert out[:4] == b"RIFF"
+    assert b"standard output: 0.0 s at 4000 Hz, seed 1" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["-o", "x.mid"], 2, "x.mid: expected a name in .wav, .flac, .ogg, .aiff (this model makes sound)"),
+        (["-o", "x.wav", "--plot", "x.png"], 2, "--plot: expected a model of notes"),
+        (["-o", "x.wav"], 2, "condition: expected 'score' or 'frames' for this model, got None"),
+        (["-o", "x.wav", "-c", "score=none.mid"], 1, "none.mid: "),
+        (["-o", "x.wav", "-c", "score=p.wav"], 1, "p.wav: "),
+        (["-o", "x.wav", "-c", "score=duet.mid", "--voices", "oboe"], 2, "got 'oboe'"),
+        (["-o", "x.wav", "-c", "score=duet.mid", "-c", "style=loud"], 2, "style: expected one of plain, bright"),
+        (["-o", "x.wav", "-c", "score=duet.mid", "--length", "2 bars"], 2, "length: expected a number and one of s"),
+        (["-o", "x.wav", "-c", "frames=p.wav"], 1, "p.wav: expected an array of numbers in .npy form"),
+        (["-o", "x.wav", "--soprano", "duet.mid"], 2, "condition: expected names out of"),
+        (["-o", "p.wav", "-c", "score=duet.mid"], 1, "p.wav: exists already"),
+        (["-o", "x.wav", "-c", "score=duet.mid", "--prompt", "none.wav", "--voices", "0"], 1, "none.wav: "),
+    ],
+    ids=range(12),
+)
+def test_R47_cli_refuses(
+    arguments: list[str], code: int, words: str, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(os.listdir())
+    assert cli.main(["sample", "m.safetensors", *arguments]) == code
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert words in err.splitlines()[-1]
+    assert sorted(os.listdir()) == before
+
+
+def test_cli_info(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["info", "m.safetensors"]) == 0
+    out = capfd.readouterr().out
+    for line in ("arch: wavenet", "sample_rate: 4000", 'lengths: ["s", "samples"]', '  style: ["plain", "bright"]'):
+        assert line in out

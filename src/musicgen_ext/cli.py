@@ -21,7 +21,7 @@ from typing import Any, NoReturn, cast
 import numpy as np
 
 from musicgen_ext import checks, corpus, encodings, files, model, summary
-from musicgen_ext.audio import read_audio
+from musicgen_ext.audio import Audio, read_audio
 from musicgen_ext.encodings import read_voices
 from musicgen_ext.errors import MidiWarning, MusicgenExtError, WeightsError
 from musicgen_ext.midi import Score, read_midi
@@ -30,13 +30,14 @@ from musicgen_ext.progress import Progress
 DONE, BAD_DATA, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 _MIDI, _WAV = (".mid", ".midi"), (".wav",)
+_SOUND_FILES = (*_WAV, ".flac", ".ogg", ".aiff")
 _PICTURES = (".png", ".svg", ".pdf")
 # Arguments of `sample`, `piano_rolls` and `encode_corpus` that are options here: a ValueError about one of them is a
 # matter of usage, not of data.
 _OPTIONS = (
     *("temperature", "top_k", "top_p", "seed", "length", "num_samples", "condition", "device"),
     *("fs", "steps_per_beat", "pedal_threshold", "channels", "dtype", "threads"),
-    *("workers", "shard", "max_duration"),
+    *("workers", "shard", "max_duration", "voices", "style"),
 )
 
 
@@ -151,21 +152,24 @@ def _parser() -> _Parser:
 
     sample = command("sample", _sample, "make music with a model", _SAMPLE)
     sample.add_argument("model", nargs="?", default="chorale", metavar="MODEL", help="bundled name or file (chorale)")
-    sample.add_argument("-o", "--output", action="append", metavar="FILE", help=".mid or .wav, or - for MIDI to stdout")
+    sample.add_argument(
+        "-o", "--output", action="append", metavar="FILE", help=".mid or .wav (models of sound: .wav, .flac); -: stdout"
+    )
     sample.add_argument("-n", "--num-samples", type=_whole, metavar="N", help="so many pieces, {i} in the names counts")
     sample.add_argument("--length", metavar="LENGTH", help='"16 bars", "64 beats", "30 s", "256 steps"')
-    sample.add_argument("--prompt", metavar="FILE", help="four-part MIDI file to continue")
+    sample.add_argument("--prompt", metavar="FILE", help="four-part MIDI file, or sound, to continue")
     sample.add_argument("--soprano", metavar="FILE", help="MIDI file whose highest voice is to be harmonised")
     sample.add_argument(
-        "-c", "--condition", action="append", default=[], metavar="NAME=VALUE", help="mode=minor, meter=3/4 …"
+        "-c", "--condition", action="append", default=[], metavar="NAME=VALUE", help="mode=minor, score=tune.mid …"
     )
+    sample.add_argument("--voices", metavar="A,B", help="tracks of the score that are played, by name or number (all)")
     sample.add_argument("--temperature", type=float, default=1.0, metavar="T", help="below 1: more predictable (1.0)")
     sample.add_argument("--top-k", type=_whole, metavar="K", help="draw from the K most likely tokens")
     sample.add_argument("--top-p", type=float, default=1.0, metavar="P", help="draw from this much of the probability")
     sample.add_argument("--seed", type=_whole, metavar="SEED", help="the same seed makes the same piece")
     sample.add_argument("--device", default="cpu", help="cpu")
     sample.add_argument("--plot", metavar="FILE", help="piano-roll picture, .png, .svg or .pdf (needs [plot])")
-    sample.add_argument("--sr", type=_whole, default=44_100, metavar="HZ", help="sample rate of .wav files (44100)")
+    sample.add_argument("--sr", type=_whole, metavar="HZ", help="sample rate of sound (44100, or the model's)")
     sample.add_argument("--force", action="store_true", help="overwrite files that exist")
 
     train = command("train", _train, "train a model as a TOML file says (needs [train])")
@@ -300,6 +304,11 @@ Make music with a model.
   musicgen-ext sample -n 10 -o "piece-{i}.mid"
   musicgen-ext sample --prompt beginning.mid -o whole.mid
   musicgen-ext sample --soprano tune.mid -o harmonised.mid
+
+A model of sound plays a score; a model of notes is heard on a small synthesiser:
+
+  musicgen-ext sample flute -c score=chorale.mid -o chorale.wav
+  musicgen-ext sample flute -c score=chorale.mid --voices soprano -o soprano.flac --seed 7
 """
 _ENCODE = """\
 Turn MIDI files into tokens, many files into one store.
@@ -359,46 +368,48 @@ def _whole(text: str) -> int:
 
 def _sample(arguments: argparse.Namespace) -> int:
     count: int | None = arguments.num_samples
+    loaded = model.load(arguments.model, device=arguments.device)
+    is_sound = isinstance(loaded, model.SoundModel)
     outputs: list[str] = arguments.output or [
-        os.path.basename(arguments.model).removesuffix(".safetensors") + ("" if count is None else "-{i}") + ".mid"
+        os.path.basename(arguments.model).removesuffix(".safetensors")
+        + ("" if count is None else "-{i}")
+        + (".wav" if is_sound else ".mid")
     ]
-    targets = [(name, _MIDI + _WAV) for name in outputs if name != "-"]
+    targets = [(name, _SOUND_FILES if is_sound else _MIDI + _WAV) for name in outputs if name != "-"]
     if arguments.plot is not None:
+        if is_sound:
+            raise Failure(f"--plot: expected a model of notes, got {loaded.name!r}, which makes sound", USAGE)
         targets.append((arguments.plot, _PICTURES))
     for name, suffixes in targets:
         if not name.lower().endswith(suffixes):
-            raise Failure(f"{files.shown(name)}: expected a name in {', '.join(suffixes)}", USAGE)
+            hint = " (this model makes sound)" if is_sound else ""
+            raise Failure(f"{files.shown(name)}: expected a name in {', '.join(suffixes)}{hint}", USAGE)
         if count is not None and "{i}" not in name:
             raise Failure(
                 f"{files.shown(name)}: expected {{i}} in the name, it stands for the number of the piece", USAGE
             )
     if count is not None and "-" in outputs:
         raise Failure("-: expected one piece for standard output, not -n", USAGE)
-    condition = _condition(arguments.condition)
-    if arguments.soprano is not None:
-        condition["soprano"] = arguments.soprano
+    condition = _condition(arguments)
     wanted = range(1 if count is None else max(count, 0))
     if not arguments.force:
         for i in wanted:
             for name, _ in targets:
                 _refuse_to_overwrite(_numbered(name, i, count))
 
-    if "soprano" in condition:
-        condition["soprano"] = read_midi(condition["soprano"])
-    made = model.sample(
-        arguments.model,
+    prompt = arguments.prompt
+    made = loaded.sample(
         num_samples=cast("Any", count),
         length=arguments.length,
-        prompt=None if arguments.prompt is None else read_midi(arguments.prompt),
-        condition=condition or None,
+        prompt=prompt if prompt is None or is_sound else read_midi(prompt),
+        condition=_read(condition) or None,
         temperature=arguments.temperature,
         top_k=arguments.top_k,
         top_p=arguments.top_p,
         seed=arguments.seed,
-        device=arguments.device,
         progress=True,
     )
-    pieces = [made] if isinstance(made, Score) else made
+    pieces: list[Any] = made if isinstance(made, list) else [made]
     notes_to = sys.stderr if "-" in outputs else sys.stdout
     with Progress(len(pieces), "writing", enabled=len(pieces) > 1) as bar:
         for i, piece in enumerate(pieces):
@@ -406,22 +417,39 @@ def _sample(arguments: argparse.Namespace) -> int:
                 if i == 0:
                     _say(f"warning: {issue}")
             for name in outputs:
-                _write(piece, name if name == "-" else _numbered(name, i, count), arguments)
+                _write(piece, name if name == "-" else _numbered(name, i, count), arguments.sr)
             if arguments.plot is not None:
                 _plot(piece.plot, _numbered(arguments.plot, i, count))
             bar.update(i + 1)
     for i, piece in enumerate(pieces):
         names = [_numbered(name, i, count) for name, _ in targets]
         wrote = ", ".join(map(files.shown, names)) if names else "standard output"
-        print(
-            f"{wrote}: {len(piece.notes)} notes, {piece.end_time:.1f} s, seed {piece.provenance['seed']}", file=notes_to
-        )
+        if isinstance(piece, Score):
+            what = f"{len(piece.notes)} notes, {piece.end_time:.1f} s"
+        else:
+            what = f"{piece.duration:.1f} s at {piece.sr} Hz"
+        print(f"{wrote}: {what}, seed {piece.provenance['seed']}", file=notes_to)
     return DONE
 
 
-def _condition(pairs: Sequence[str]) -> dict[str, Any]:
+def _read(condition: dict[str, Any]) -> dict[str, Any]:
+    """The condition with what its files hold."""
+    read = dict(condition)
+    for name in ("soprano", "score"):
+        if name in read:
+            read[name] = read_midi(read[name])
+    if "frames" in read:
+        path = read["frames"]
+        try:
+            read["frames"] = np.load(path, allow_pickle=False)
+        except ValueError as error:
+            raise Failure(f"{files.shown(path)}: expected an array of numbers in .npy form: {error}") from None
+    return read
+
+
+def _condition(arguments: argparse.Namespace) -> dict[str, Any]:
     condition: dict[str, Any] = {}
-    for pair in pairs:
+    for pair in arguments.condition:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise Failure(f"--condition: expected NAME=VALUE, got {pair!r}", USAGE)
@@ -431,6 +459,12 @@ def _condition(pairs: Sequence[str]) -> dict[str, Any]:
             condition["pickup"] = float(condition["pickup"])
         except ValueError:
             raise Failure(f"--condition pickup: expected a number, got {condition['pickup']!r}", USAGE) from None
+    if arguments.soprano is not None:
+        condition["soprano"] = arguments.soprano
+    if arguments.voices is not None:
+        condition["voices"] = arguments.voices
+    if condition.get("voices", "all") != "all":
+        condition["voices"] = condition["voices"].split(",")
     return condition
 
 
@@ -448,14 +482,16 @@ def _refuse_to_overwrite(path: str) -> None:
         raise Failure(f"{files.shown(path)}: {what}")
 
 
-def _write(piece: Score, name: str, arguments: argparse.Namespace) -> None:
-    if name == "-":
-        sys.stdout.buffer.write(piece.to_bytes())
-        sys.stdout.buffer.flush()
+def _write(piece: Score | Audio, name: str, sr: int | None) -> None:
+    if isinstance(piece, Audio):
+        piece = piece if sr is None or sr == piece.sr else piece.resample(sr)
     elif name.lower().endswith(_WAV):
-        piece.synthesize(sr=arguments.sr).save(name)
-    else:
+        piece = piece.synthesize(sr=44_100 if sr is None else sr)
+    if name != "-":
         piece.save(name)
+        return
+    sys.stdout.buffer.write(piece.to_wav() if isinstance(piece, Audio) else piece.to_bytes())
+    sys.stdout.buffer.flush()
 
 
 def _plot(draw: Callable[[], Any], name: str) -> None:
@@ -586,7 +622,7 @@ def _evaluate_jsb16(arguments: argparse.Namespace, names: Sequence[str]) -> int:
     contenders: list[tuple[str, int | None, Any, Sequence[str]]] = []
     for name in names:
         loaded = model.load(name)
-        if loaded.encoding.hold:
+        if not isinstance(loaded, model.ScoreModel) or loaded.encoding.hold:
             raise Failure(f"{files.shown(name)}: expected a model of four voices without holds, got {loaded!r}")
         slots = [slot["name"] for slot in loaded.encoding.slots]
         contenders.append((name, loaded.info["parameters"], _Likelihood(loaded), slots))
@@ -609,7 +645,7 @@ def _evaluate_jsb16(arguments: argparse.Namespace, names: Sequence[str]) -> int:
 class _Likelihood:
     """A model as `evaluate_jsb16` wants it: pitches of a piece in, log-probabilities of its tokens out."""
 
-    def __init__(self, loaded: model.Model) -> None:
+    def __init__(self, loaded: model.ScoreModel) -> None:
         self.model = loaded
 
     def __call__(self, piece: Any) -> Any:
