@@ -1,12 +1,12 @@
-// The kernels, in terms of the lanes and activations included before this file. No standard library calls: see base/target.h.
+// The kernels, in terms of the lanes and activations included before this file. No standard library calls: see
+// base/target.h.
 
 // acc[b][v] += rows (first + v) of a tile times x[b], for NV row vectors and NB inputs. A matrix has at least sixteen
 // columns; loops that know it run without copies of their accumulators (GCC 12). Far: weights are
 // asked for before they are needed, Matrix::lines_ahead lines if there is one input.
 template <Precision P, int NV, int NB, bool Far>
-inline __attribute__((always_inline)) void accumulate(V (&acc)[NB][NV], const Matrix& m, const char* w,
-                                                      std::size_t stride, int row, const Input* x, std::ptrdiff_t ahead,
-                                                      int lines) {
+inline MUSICGEN_ALWAYS_INLINE void accumulate(V (&acc)[NB][NV], const Matrix& m, const char* w, std::size_t stride,
+                                              int row, const Input* x, std::ptrdiff_t ahead, int lines) {
   const unsigned char* data[NB];
   const std::size_t distance = stride * static_cast<std::size_t>(m.lines_ahead);
   for (int b = 0; b < NB; ++b) data[b] = x[b].data;
@@ -86,7 +86,7 @@ void block(const Term* terms, int n_terms, int tile, int vecs, int first, int ro
   for (int t = 0; t < n_terms; ++t) {
     const Matrix& m = *terms[t].matrix;
     const char* w = m.weights + static_cast<std::size_t>(tile) * m.tile_pitch + static_cast<std::size_t>(64) * first;
-    const std::size_t stride = static_cast<std::size_t>(64) * vecs;
+    const std::size_t stride = m.stride != 0 ? m.stride : static_cast<std::size_t>(64) * vecs;
     constexpr bool kMayFetch = P != Precision::int8;
     if (kMayFetch && (NB == 1 ? m.lines_ahead > 0 : terms[t].ahead != 0)) {
       accumulate<P, NV, NB, kMayFetch>(acc, m, w, stride, row, terms[t].x, terms[t].ahead, terms[t].lines);

@@ -80,28 +80,33 @@ void Packing::describe(Matrix& matrix, std::size_t rows, const std::vector<int>&
   matrix.tile_pitch = tile_bytes(precision, tiles.front(), matrix.cols);
 }
 
+// All but the weights themselves.
+void Packing::prepare(const Part& part, const Indices& rows, const std::vector<int>& tiles, Precision precision) {
+  Matrix& matrix = *part.matrix;
+  const Tensor& tensor = *part.tensor;
+  describe(matrix, rows.size(), tiles, part.columns.size(), precision);
+  matrix.far = bytes_ > kSecondLevelCache;
+  matrix.lines_ahead = matrix.far ? lines_ahead(precision) : 0;
+  if (precision != Precision::int8) return;
+  if (writing_ && tensor.bytes == nullptr)
+    throw std::invalid_argument("int8 weights: expected int8 tensors for every product, got float32");
+  matrix.scale = row_of(rows, [&](std::int64_t r) { return tensor.scale[r]; });
+  int* minus_bias = take_of<int>(rows.size());
+  if (writing_)
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      int sum = 0;
+      for (const std::int64_t c : part.columns)
+        if (rows[i] >= 0 && c >= 0) sum += tensor.bytes[rows[i] * tensor.cols + c];
+      minus_bias[i] = -128 * sum;
+    }
+  matrix.minus_bias = minus_bias;
+}
+
 void Packing::pack(const std::vector<Part>& parts, const Indices& rows, const std::vector<int>& tiles,
                    Precision precision) {
-  for (const auto& [matrix, tensor, columns] : parts) {
-    describe(*matrix, rows.size(), tiles, columns.size(), precision);
-    matrix->far = bytes_ > kSecondLevelCache;
-    matrix->lines_ahead = matrix->far ? lines_ahead(precision) : 0;
-    matrix->tile_pitch *= parts.size();
-    if (precision == Precision::int8) {
-      if (writing_ && tensor->bytes == nullptr)
-        throw std::invalid_argument("int8 weights: expected int8 tensors for every product, got float32");
-      const Tensor& t = *tensor;
-      matrix->scale = row_of(rows, [&](std::int64_t r) { return t.scale[r]; });
-      int* minus_bias = take_of<int>(rows.size());
-      if (writing_)
-        for (std::size_t i = 0; i < rows.size(); ++i) {
-          int sum = 0;
-          for (const std::int64_t c : columns)
-            if (rows[i] >= 0 && c >= 0) sum += t.bytes[rows[i] * t.cols + c];
-          minus_bias[i] = -128 * sum;
-        }
-      matrix->minus_bias = minus_bias;
-    }
+  for (const Part& part : parts) {
+    prepare(part, rows, tiles, precision);
+    part.matrix->tile_pitch *= parts.size();
   }
   std::size_t first_row = 0;
   for (std::size_t tile = 0; tile < tiles.size(); ++tile) {
@@ -113,6 +118,23 @@ void Packing::pack(const std::vector<Part>& parts, const Indices& rows, const st
       if (writing_) write_tile(out, *tensor, columns, rows.data() + first_row, tiles[tile], precision);
     }
     first_row += to_size(tiles[tile]) * kLanes;
+  }
+}
+
+void Packing::pack_side_by_side(const std::vector<std::pair<Part, Indices>>& parts, Precision precision) {
+  std::size_t height = 0;
+  for (const auto& [part, rows] : parts) {
+    prepare(part, rows, {static_cast<int>(rows.size()) / kLanes}, precision);
+    height += rows.size();
+  }
+  std::byte* out = take(tile_bytes(precision, static_cast<int>(height) / kLanes, parts.front().first.matrix->cols));
+  std::size_t first = 0;  // bytes: a line for every sixteen rows
+  for (const auto& [part, rows] : parts) {
+    Matrix& matrix = *part.matrix;
+    matrix.stride = height / kLanes * kLine;
+    matrix.weights = reinterpret_cast<const char*>(out) + first;
+    if (writing_) write_tile(out + first, *part.tensor, part.columns, rows.data(), matrix.vecs, precision, height);
+    first += to_size(matrix.vecs) * kLine;
   }
 }
 
@@ -133,11 +155,12 @@ void Packing::write_matrix(std::byte* out, const Tensor& tensor, const Indices& 
 }
 
 void Packing::write_tile(std::byte* out, const Tensor& t, const Indices& columns, const std::int64_t* rows, int vecs,
-                         Precision precision) const {
+                         Precision precision, std::size_t height) const {
   const std::size_t together = precision == Precision::float32 ? 1 : precision == Precision::bfloat16 ? 2 : 4;
-  const std::size_t height = to_size(vecs) * kLanes;
+  const std::size_t n = to_size(vecs) * kLanes;
+  if (height == 0) height = n;
   for (std::size_t c = 0; c < columns.size(); ++c)
-    for (std::size_t r = 0; r < height; ++r) {
+    for (std::size_t r = 0; r < n; ++r) {
       const bool real = rows[r] >= 0 && columns[c] >= 0;
       const std::size_t at = c / together * together * height + r * together + c % together;
       if (precision == Precision::int8) {

@@ -27,6 +27,7 @@ class Worker {
         kernels_(kernels_for(isa)),
         wave_(wavenet_kernels_for(isa)),
         sampler_(request.options, spec_.classes > 0 ? spec_.classes : spec_.mixtures),
+        layers_(count == 1 ? wave_.layers_for(model.precision(), model.channels() / kLanes) : nullptr),
         int8_(model.precision() == Precision::int8),
         byte_bias_(static_cast<unsigned char>(kernels_.byte_bias)),
         channels_(to_size(model.channels())),
@@ -60,9 +61,14 @@ class Worker {
         }
       }
       for (Sequence& s : sequences_) embed(s);
-      for (std::size_t l = 0; l < n_layers_; ++l) {
-        step_layer(l);
-        if (watch.after(sequences_.size() * share)) return false;
+      if (layers_ != nullptr) {
+        layers_(step_of(sequences_.front()));
+        if (watch.after(model_.macs_per_sample())) return false;
+      } else {
+        for (std::size_t l = 0; l < n_layers_; ++l) {
+          step_layer(l);
+          if (watch.after(sequences_.size() * share)) return false;
+        }
       }
       draw(t);
       for (std::size_t b = 0; b < sequences_.size(); ++b) {
@@ -219,6 +225,21 @@ class Worker {
     return {s.rings + row * row_bytes_, int8_ ? s.scales[row] : 1.0f};
   }
 
+  WaveNetStep step_of(const Sequence& s) const {
+    void* z = int8_ ? static_cast<void*>(s.z_bytes) : s.z;
+    return {model_.layers().data(),
+            static_cast<int>(n_layers_),
+            spec_.kernel_size,
+            s.rings,
+            s.scales,
+            row_bytes_,
+            s.time,
+            s.starts,
+            s.h,
+            s.sums,
+            z};
+  }
+
   void step_layer(std::size_t l) {
     const WaveNetLayer& layer = model_.layers()[l];
     const int n = static_cast<int>(sequences_.size()), taps = spec_.kernel_size;
@@ -232,7 +253,7 @@ class Worker {
         dense_rows_[b] = {start, ring(s, layer, s.time - static_cast<std::int64_t>(taps - 1 - k) * layer.dilation),
                           s.sums};
       }
-      kernels_.dense(layer.taps[to_size(k)], dense_rows_.data(), n);
+      kernels_.dense(layer.taps[k], dense_rows_.data(), n);
     }
     for (std::size_t b = 0; b < sequences_.size(); ++b) {
       Sequence& s = sequences_[b];
@@ -319,6 +340,7 @@ class Worker {
   const Kernels& kernels_;
   const WaveNetKernels& wave_;
   Sampler sampler_;
+  void (*layers_)(const WaveNetStep&);  // of one sequence; null: several, or an uncommon number of channels
   bool int8_;
   unsigned char byte_bias_;
   std::size_t channels_, gates_, n_layers_, skip_rows_, hidden_rows_, logit_rows_, row_bytes_;

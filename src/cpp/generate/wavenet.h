@@ -10,6 +10,7 @@
 #include "generate/kernels.h"
 #include "generate/packing.h"
 #include "generate/sampler.h"
+#include "generate/wavenet_kernels.h"
 
 namespace musicgen::generate {
 
@@ -24,18 +25,6 @@ struct WaveNetSpec {
 
   int rows() const { return classes > 0 ? classes : 3 * mixtures; }  // of logits
   int coins() const { return classes > 0 ? 1 : 2; }                  // a sample
-};
-
-// One layer. Its inputs of the past are rows of a ring, newest at time & mask.
-struct WaveNetLayer {
-  int dilation = 1;
-  std::size_t first_row = 0;  // of its ring, in all rings
-  std::size_t mask = 0;
-  std::vector<Matrix> taps;  // oldest first; rows of filter and gate interleaved
-  Matrix residual;           // none in the last layer
-  Matrix condition;          // float32
-  const float* gate_bias = nullptr;
-  const float* residual_bias = nullptr;
 };
 
 // Immutable once built; any number of threads may sample from one model.

@@ -28,4 +28,263 @@ float quantise(const float* x, unsigned char* bytes, int n) {
   return largest * kByteScale;
 }
 
-constexpr WaveNetKernels kWaveNetKernels = {gate, add_all, relu, quantise};
+// -- all layers for one sequence
+// ---------------------------------------------------------------------------------------
+//
+// The chain from sample to sample is: newest tap, gate, residual, of every layer. Everything else, the older taps
+// first, is put where the chain waits.
+
+// Sums while they grow, and the line of weights (sixteen rows by one, two or four columns) that makes them grow.
+template <Precision P>
+struct Line {  // float32
+  using Sum = V;
+  static constexpr int kInputBytes = 4;
+  V x;
+  inline MUSICGEN_ALWAYS_INLINE explicit Line(const unsigned char* at) : x(set1(*reinterpret_cast<const float*>(at))) {}
+  inline MUSICGEN_ALWAYS_INLINE void add_to(Sum& sum, const char* w) const {
+    sum = fma(load(reinterpret_cast<const float*>(w)), x, sum);
+  }
+};
+template <>
+struct Line<Precision::bfloat16> {
+  using Sum = V;
+  static constexpr int kInputBytes = 8;
+  V first, second;
+  inline MUSICGEN_ALWAYS_INLINE explicit Line(const unsigned char* at)
+      : first(set1(reinterpret_cast<const float*>(at)[0])), second(set1(reinterpret_cast<const float*>(at)[1])) {}
+  inline MUSICGEN_ALWAYS_INLINE void add_to(Sum& sum, const char* w) const {
+    const Pair pair = load_pair(w);
+    add_product(sum, even(pair), first);
+    add_product(sum, odd(pair), second);
+  }
+};
+template <>
+struct Line<Precision::int8> {
+  using Sum = Sums;
+  static constexpr int kInputBytes = 4;
+  Four x;
+  inline MUSICGEN_ALWAYS_INLINE explicit Line(const unsigned char* at) : x(four(at)) {}
+  inline MUSICGEN_ALWAYS_INLINE void add_to(Sum& sum, const char* w) const { add_dot(sum, load_bytes(w), x); }
+};
+
+// How many bytes ahead of a product its weights are asked for: while the chain waits, they arrive.
+constexpr std::size_t kAhead = 64 * 64;
+
+template <Precision P, int N>
+inline MUSICGEN_ALWAYS_INLINE void begin(typename Line<P>::Sum (&sums)[N], const float* start, const Matrix& m,
+                                         int row) {
+  for (int v = 0; v < N; ++v) {
+    if constexpr (P == Precision::int8) {
+      sums[v] = sums_from(m.minus_bias + row + kLanes * v);
+    } else {
+      sums[v] = load(start + kLanes * v);
+    }
+  }
+}
+
+template <Precision P>
+inline MUSICGEN_ALWAYS_INLINE V finish(typename Line<P>::Sum sum, const float* start, const Matrix& m, int row,
+                                       float scale) {
+  if constexpr (P == Precision::int8) {
+    return fma(to_float(sum), mul(load(m.scale + row), set1(scale)), load(start));
+  } else {
+    return sum;
+  }
+}
+
+template <Precision P, int N>
+inline MUSICGEN_ALWAYS_INLINE void add_lines(typename Line<P>::Sum (&sums)[N], const char* w, std::size_t stride,
+                                             const unsigned char* x, int lines) {
+  do {
+    const Line<P> line(x);
+    for (int v = 0; v < N; ++v) {
+      fetch_ahead(w + kAhead + 64 * v);
+      line.add_to(sums[v], w + 64 * v);
+    }
+    w += stride;
+    x += Line<P>::kInputBytes;
+  } while (--lines > 0);
+}
+
+// Two products at once, whose weights lie side by side.
+template <Precision P, int M, int N>
+inline MUSICGEN_ALWAYS_INLINE void add_lines(typename Line<P>::Sum (&a)[M], typename Line<P>::Sum (&b)[N],
+                                             const char* w, const unsigned char* xa, const unsigned char* xb,
+                                             int lines) {
+  do {
+    const Line<P> line_a(xa), line_b(xb);
+    for (int v = 0; v < M; ++v) {
+      fetch_ahead(w + kAhead + 64 * v);
+      line_a.add_to(a[v], w + 64 * v);
+    }
+    for (int v = 0; v < N; ++v) {
+      fetch_ahead(w + kAhead + 64 * (M + v));
+      line_b.add_to(b[v], w + 64 * (M + v));
+    }
+    w += 64 * (M + N);
+    xa += Line<P>::kInputBytes;
+    xb += Line<P>::kInputBytes;
+  } while (--lines > 0);
+}
+
+template <Precision P, int RV>
+struct Layers {
+  using Sum = typename Line<P>::Sum;
+  static constexpr bool kBytes = P == Precision::int8;
+  static constexpr int kChannels = RV * kLanes, kGates = 2 * RV;
+  static constexpr int kTile = kGates <= kMaxTileVecs ? kGates : 8;  // vectors: see tiles_of
+  static constexpr int kBlock = kTile < kSoloVecs ? kTile : kSoloVecs;
+  static constexpr int kLineCount = kChannels * (kBytes ? 1 : 4) / Line<P>::kInputBytes;
+  static constexpr bool kTogether = kSoloVecs == kMaxTileVecs && 3 * RV <= kMaxTileVecs;
+  static_assert(kBlock % 2 == 0 && kTile % kBlock == 0 && kGates % kTile == 0, "filter and gate stay together");
+
+  static inline const char* weights(const Matrix& m, int vec) {
+    return m.weights + static_cast<std::size_t>(vec / kTile) * m.tile_pitch +
+           static_cast<std::size_t>(vec % kTile) * 64;
+  }
+  static inline std::size_t stride(const Matrix& m, int vecs) {
+    return m.stride != 0 ? m.stride : static_cast<std::size_t>(64) * vecs;
+  }
+  static inline const unsigned char* input(const WaveNetStep& s, std::size_t row) {
+    return s.rings + row * s.row_bytes;
+  }
+  static inline float scale(const WaveNetStep& s, std::size_t row) { return kBytes ? s.scales[row] : 1.0f; }
+
+  // out = start + tap * (a row of the ring)
+  static inline void tap(const WaveNetStep& s, const Matrix& m, std::size_t row, const float* start, float* out) {
+    for (int first = 0; first < kGates; first += kBlock) {
+      Sum sums[kBlock];
+      begin<P, kBlock>(sums, start + kLanes * first, m, kLanes * first);
+      add_lines<P, kBlock>(sums, weights(m, first), stride(m, kTile), input(s, row), kLineCount);
+      for (int v = 0; v < kBlock; ++v) {
+        const int at = kLanes * (first + v);
+        store(out + at, finish<P>(sums[v], start + at, m, at, scale(s, row)));
+      }
+    }
+  }
+
+  static inline std::int64_t back(const WaveNetStep& s, const WaveNetLayer& layer, int k) {
+    return (s.n_taps - 1 - k) * layer.dilation;
+  }
+
+  // What the taps [from, …) but the newest add to a layer's gates.
+  static inline void older(const WaveNetStep& s, int l, int from, const float* start) {
+    const WaveNetLayer& layer = s.layers[l];
+    for (int k = from; k + 1 < s.n_taps; ++k) {
+      tap(s, layer.taps[k], s.row(layer, back(s, layer, k)), start, s.sums);
+      start = s.sums;
+    }
+  }
+
+  // Stores h as the newest row of the layer's ring.
+  static inline void remember(const WaveNetStep& s, std::size_t row, const V (&h)[RV]) {
+    unsigned char* out = s.rings + row * s.row_bytes;
+    if constexpr (kBytes) {
+      V most = magnitude(h[0]);
+      for (int v = 1; v < RV; ++v) most = max(magnitude(h[v]), most);
+      const float largest = largest_of(most);
+      const V factor = set1(largest > 0.0f ? 127.0f / largest : 0.0f), limit = set1(127.0f);
+      for (int v = 0; v < RV; ++v) store_bytes(out + kLanes * v, min(mul(h[v], factor), limit));
+      s.scales[row] = largest * kByteScale;
+    } else {
+      for (int v = 0; v < RV; ++v) store(reinterpret_cast<float*>(out) + kLanes * v, h[v]);
+    }
+  }
+
+  // The newest tap and the gates; where z was stored.
+  static inline const unsigned char* newest(const WaveNetStep& s, int l, std::size_t row) {
+    const Matrix& m = s.layers[l].taps[s.n_taps - 1];
+    float* const z = static_cast<float*>(s.z) + static_cast<std::size_t>(l) * kChannels;
+    unsigned char* const bytes = static_cast<unsigned char*>(s.z) + static_cast<std::size_t>(l) * kChannels;
+    for (int first = 0; first < kGates; first += kBlock) {
+      Sum sums[kBlock];
+      begin<P, kBlock>(sums, s.sums + kLanes * first, m, kLanes * first);
+      add_lines<P, kBlock>(sums, weights(m, first), stride(m, kTile), input(s, row), kLineCount);
+      for (int v = 0; v < kBlock; v += 2) {
+        const int at = kLanes * (first + v);
+        const V f = finish<P>(sums[v], s.sums + at, m, at, scale(s, row));
+        const V g = finish<P>(sums[v + 1], s.sums + at + kLanes, m, at + kLanes, scale(s, row));
+        const V value = gated(g, f);
+        if constexpr (kBytes) {
+          store_bytes(bytes + at / 2, mul(value, set1(127.0f)));
+        } else {
+          store(z + at / 2, value);
+        }
+      }
+    }
+    return kBytes ? bytes : reinterpret_cast<const unsigned char*>(z);
+  }
+
+  // h += residual(z), and in its shadow the older taps of the next layer.
+  static inline void residual(const WaveNetStep& s, int l, const unsigned char* z, V (&h)[RV]) {
+    const WaveNetLayer &layer = s.layers[l], &next = s.layers[l + 1];
+    const Matrix &m = layer.residual, &tap0 = next.taps[0];
+    const float* start = s.start(l + 1, kGates * kLanes);
+    if constexpr (kTogether) {
+      const std::size_t row = s.row(next, back(s, next, 0));
+      Sum sums[RV], gates[kGates];
+      begin<P, RV>(sums, layer.residual_bias, m, 0);
+      begin<P, kGates>(gates, start, tap0, 0);
+      add_lines<P, RV, kGates>(sums, gates, m.weights, z, input(s, row), kLineCount);
+      for (int v = 0; v < RV; ++v)
+        h[v] = add(h[v], finish<P>(sums[v], layer.residual_bias + kLanes * v, m, kLanes * v, kByteScale));
+      for (int v = 0; v < kGates; ++v)
+        store(s.sums + kLanes * v, finish<P>(gates[v], start + kLanes * v, tap0, kLanes * v, scale(s, row)));
+      older(s, l + 1, 1, s.sums);
+    } else {
+      constexpr int kPart = RV < kSoloVecs ? RV : kSoloVecs;
+      for (int first = 0; first < RV; first += kPart) {
+        Sum sums[kPart];
+        begin<P, kPart>(sums, layer.residual_bias + kLanes * first, m, kLanes * first);
+        add_lines<P, kPart>(sums, m.weights + static_cast<std::size_t>(first) * 64, stride(m, RV), z, kLineCount);
+        for (int v = 0; v < kPart; ++v) {
+          const int at = kLanes * (first + v);
+          h[first + v] = add(h[first + v], finish<P>(sums[v], layer.residual_bias + at, m, at, kByteScale));
+        }
+      }
+      older(s, l + 1, 0, start);
+    }
+  }
+
+  static void run(const WaveNetStep& s) {
+    V h[RV];
+    for (int v = 0; v < RV; ++v) h[v] = load(s.h + kLanes * v);
+    older(s, 0, 0, s.start(0, kGates * kLanes));
+    for (int l = 0;; ++l) {
+      const std::size_t row = s.row(s.layers[l], 0);
+      remember(s, row, h);
+      const unsigned char* z = newest(s, l, row);
+      if (l + 1 == s.n_layers) break;
+      residual(s, l, z, h);
+    }
+  }
+};
+
+template <Precision P>
+inline void (*layers_of(int channel_vecs))(const WaveNetStep&) {
+  switch (channel_vecs) {
+    case 1:
+      return Layers<P, 1>::run;
+    case 2:
+      return Layers<P, 2>::run;
+    case 4:
+      return Layers<P, 4>::run;
+    case 8:
+      return Layers<P, 8>::run;
+    default:
+      return nullptr;
+  }
+}
+
+void (*layers_for(Precision precision, int channel_vecs))(const WaveNetStep&) {
+  switch (precision) {
+    case Precision::float32:
+      return layers_of<Precision::float32>(channel_vecs);
+    case Precision::bfloat16:
+      return layers_of<Precision::bfloat16>(channel_vecs);
+    default:
+      return layers_of<Precision::int8>(channel_vecs);
+  }
+}
+
+constexpr WaveNetKernels kWaveNetKernels = {gate, add_all, relu, quantise, layers_for};

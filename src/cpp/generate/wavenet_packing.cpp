@@ -39,19 +39,38 @@ class WaveNetModel::Packer final : public Packing {
     }
   }
 
+  // In the order in which a step of one sequence reads them: the older taps of a layer go with the residual of the
+  // layer before.
   void lay_out_layer(std::size_t i) {
     WaveNetLayer& layer = model_.layers_[i];
-    const std::string prefix = "layers." + std::to_string(i);
     const Indices rows = gate_indices(2, spec_.residual_channels);
     const std::vector<int> tiles = tiles_of(static_cast<int>(rows.size()) / kLanes, 1);
-    const Tensor& gate = tensor_of(tensors_, prefix + ".gate.weight");
-    layer.gate_bias = bias(prefix + ".gate", rows);
-    for (int k = 0; k < spec_.kernel_size; ++k)
-      product({&layer.taps[to_size(k)], &gate, spaced_indices(k, spec_.kernel_size, spec_.residual_channels)}, rows,
-              tiles);
-    if (i + 1 < model_.layers_.size())
-      dense(layer.residual, layer.residual_bias, prefix + ".residual", plain_indices(spec_.residual_channels),
-            spec_.residual_channels);
+    if (i == 0) {
+      layer.gate_bias = bias(name_of(i, "gate"), rows);
+      product(tap(i, 0), rows, tiles);
+    }
+    for (int k = 1; k < spec_.kernel_size; ++k) product(tap(i, k), rows, tiles);
+    if (i + 1 == model_.layers_.size()) return;
+    const Indices units = plain_indices(spec_.residual_channels);
+    layer.residual_bias = bias(name_of(i, "residual"), units);
+    model_.layers_[i + 1].gate_bias = bias(name_of(i + 1, "gate"), rows);
+    const Part residual = {&layer.residual, &tensor_of(tensors_, name_of(i, "residual.weight")), units};
+    if (side_by_side(static_cast<int>(units.size()) / kLanes)) {
+      pack_side_by_side({{residual, units}, {tap(i + 1, 0), rows}}, model_.precision_);
+      model_.macs_ += (units.size() + rows.size()) * units.size();
+    } else {
+      product(residual, units, tiles_of(static_cast<int>(units.size()) / kLanes, 1));
+      product(tap(i + 1, 0), rows, tiles);
+    }
+  }
+
+  static std::string name_of(std::size_t layer, const char* what) {
+    return "layers." + std::to_string(layer) + "." + what;
+  }
+
+  Part tap(std::size_t i, int k) {
+    return {&model_.layers_[i].taps[k], &tensor_of(tensors_, name_of(i, "gate.weight")),
+            spaced_indices(k, spec_.kernel_size, spec_.residual_channels)};
   }
 
   // z of all layers end to end, each padded.
@@ -111,7 +130,6 @@ WaveNetModel::WaveNetModel(WaveNetSpec spec, const Tensors& tensors, Precision p
   for (const int dilation : spec_.dilations) {
     WaveNetLayer layer;
     layer.dilation = dilation;
-    layer.taps.resize(to_size(spec_.kernel_size));
     layer.first_row = ring_rows_;
     std::size_t rows = 1;
     while (rows < checked_product(to_size(spec_.kernel_size - 1), to_size(dilation))) rows *= 2;
