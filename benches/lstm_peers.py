@@ -36,6 +36,11 @@ class Shape:
     num_layers: int
 
     @property
+    def first_token(self):
+        """What stands before the first token."""
+        return self.vocab_size
+
+    @property
     def macs(self):
         """Multiply-adds a step, where the product of embedding and first layer is a table lookup."""
         inner = sum(4 * self.hidden_size * (self.hidden_size * (1 if k == 0 else 2)) for k in range(self.num_layers))
@@ -103,7 +108,7 @@ class StepPeer:
     def sample(self, n_steps):
         noise = gumbel(self.rng, n_steps, self.batch, self.shape.vocab_size)
         out = np.empty((n_steps, self.batch), dtype=np.int64)
-        tokens = np.full(self.batch, self.shape.vocab_size, dtype=np.int64)
+        tokens = np.full(self.batch, self.shape.first_token, dtype=np.int64)
         self.start()
         for t in range(n_steps):
             race = noise[t]
@@ -113,7 +118,7 @@ class StepPeer:
 
     def log_prob(self, tokens):
         self.start()
-        before = self.shape.vocab_size
+        before = self.shape.first_token
         values = np.empty(len(tokens))
         for t, token in enumerate(tokens):
             logits = self.step(np.full(self.batch, before, dtype=np.int64))
