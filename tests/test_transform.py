@@ -766,6 +766,7 @@ def test_R18_notes_that_are_none_are_named_before_anything_is_done(name):
         OPERATIONS[name](score)
     for track, expected in ((-1, "at least 0"), (10**9, "at most 65534")):  # room for 10^9 tracks would be 8 GB
         score.notes["pitch"][1], score.notes["track"][1] = 60, track
+        assert f"{track + 1 if track > 0 else 1} tracks" in repr(score)  # at once
         with pytest.raises(ValueError, match=rf"notes\[1\]\.track: expected {expected}, got {track}"):
             OPERATIONS[name](score)
         with pytest.raises(ValueError, match=rf"notes\[1\]\.track: expected {expected}, got {track}"):

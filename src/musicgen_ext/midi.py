@@ -297,10 +297,7 @@ class Score(Columns):
 
     @property
     def tracks(self) -> tuple[Track, ...]:
-        texts: dict[int, str] = {}
-        for text in self.texts:
-            if text.kind == "track_name":
-                texts.setdefault(text.track, text.text)
+        names = self._track_names()
         programs: dict[tuple[int, int], int] = {}
         for row in self.programs.tolist():
             programs.setdefault((row[3], row[2]), row[1])
@@ -314,8 +311,15 @@ class Score(Columns):
         for i in range(self._num_tracks):
             chosen = channels.get(i)
             program = None if chosen is None else programs.get((i, chosen))
-            tracks.append(Track(texts.get(i, ""), program, chosen, chosen == DRUM_CHANNEL))
+            tracks.append(Track(names.get(i, ""), program, chosen, chosen == DRUM_CHANNEL))
         return tuple(tracks)
+
+    def _track_names(self) -> dict[int, str]:
+        names: dict[int, str] = {}
+        for text in self.texts:
+            if text.kind == "track_name":
+                names.setdefault(text.track, text.text)
+        return names
 
     @tracks.setter
     def tracks(self, value: Sequence[Track]) -> None:
@@ -897,7 +901,7 @@ class Score(Columns):
         )  # fmt: skip
 
     def __repr__(self) -> str:
-        names = ", ".join(repr(track.name) for track in self.tracks if track.name)
+        names = ", ".join(repr(name) for _, name in sorted(self._track_names().items()) if name)
         time = "SMPTE time" if self.smpte else f"{self.ticks_per_quarter} ticks per quarter"
         parts = [
             f"{len(self.notes)} notes",
