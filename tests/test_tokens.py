@@ -1,7 +1,11 @@
 """Token streams: pitch sequences, performances, bars. Twin, laws, JSON form, what cannot be said."""
 
+import _thread
 import json
 import pickle
+import threading
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -549,3 +553,27 @@ def test_R16_many_notes_in_linear_time(encoding):
     score = mg.Score(notes)
     tokens = encoding.encode(score)
     assert len(encoding.decode(tokens).notes)
+
+
+def for_ever(function):
+    while True:
+        function()
+
+
+@pytest.mark.parametrize("name", ["bars", "performance", "pitches"])
+def test_R39_ctrl_c_ends_encoding_and_decoding(name, rng):
+    """A million notes: a tenth of a second for each call."""
+    size = 1_000_000
+    starts = 60 * np.arange(size)
+    score = mg.Score({"start": starts, "duration": np.full(size, 50), "pitch": rng.integers(30, 90, size)})
+    encoding = encodings.named(name)
+    tokens = encoding.encode(score)
+    for call in (partial(encoding.encode, score), partial(encoding.decode, tokens)):
+        stop = threading.Timer(0.3, _thread.interrupt_main)
+        began = time.monotonic()
+        stop.start()
+        with pytest.raises(KeyboardInterrupt):
+            for_ever(call)
+        assert time.monotonic() - began < 5  # 0.1 s later, on a machine that has nothing else to do
+        stop.join()
+    assert np.array_equal(encoding.encode(score), tokens)
