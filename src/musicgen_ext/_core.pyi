@@ -438,6 +438,8 @@ class Analysis32:
         out: _Array,
         threads: int,
     ) -> bool: ...
+    # None: something is out of the ordinary
+    def run_plain(self, y: _Array, hop: int, centred: bool, threads: int) -> _Array | None: ...
 
 class Analysis64:
     def __init__(
@@ -465,6 +467,8 @@ class Analysis64:
         out: _Array,
         threads: int,
     ) -> bool: ...
+    # None: something is out of the ordinary
+    def run_plain(self, y: _Array, hop: int, centred: bool, threads: int) -> _Array | None: ...
 
 class Synthesis32:
     def __init__(self, window: npt.NDArray[np.float64], hop: int) -> None: ...

@@ -56,6 +56,8 @@ class Analysis {
  public:
   explicit Analysis(Recipe<T> recipe);
 
+  int n_fft() const { return recipe_.n_fft; }
+  Stop stop() const { return recipe_.stop; }
   int rows() const;  // values that come out of a frame; complex ones count twice
 
   // All frames of all channels. Spectra and magnitudes of a frame follow one another: out[channel][frame][row]; bands

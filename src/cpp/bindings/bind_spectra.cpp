@@ -127,6 +127,38 @@ bool analyse(const audio::Analysis<T>& analysis, const Array<T>& signals, const 
   return finite;
 }
 
+// `analyse` for what is asked for most: contiguous sound of shape (..., n) with a frame or more of samples, between
+// zeros where it is `centred`. Shape (..., rows, frames), of spectra (..., frames, bins). None: something is out of the
+// ordinary or not finite, and the caller knows how to look for it. Half the time of a call that finds the caches cold
+// goes into all that Python does before and after.
+template <typename T>
+py::object analyse_plain(const audio::Analysis<T>& analysis, const py::array& y, std::int64_t hop, bool centred,
+                         int threads) {
+  const bool aligned = (y.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;
+  if (!py::isinstance<Array<T>>(y) || !aligned || y.ndim() == 0 || y.size() == 0 || hop < 1) return py::none();
+  const std::int64_t n_fft = analysis.n_fft(), n = y.shape(y.ndim() - 1), pad = centred ? n_fft / 2 : 0;
+  if (n < n_fft) return py::none();
+  const std::int64_t n_frames = 1 + (n + 2 * pad - n_fft) / hop, n_head = (pad + hop - 1) / hop;
+  const std::int64_t tail = 1 + (n + pad - n_fft) / hop;  // the first frame over the right edge
+  if (tail <= n_head) return py::none();
+
+  const py::ssize_t channels = y.size() / n;
+  const auto signals = py::reinterpret_steal<Array<T>>(py::array(y).reshape({channels, n}).release());
+  const Array<T> none(std::vector<py::ssize_t>{channels, 0});
+  std::vector<py::ssize_t> shape(y.shape(), y.shape() + y.ndim() - 1);
+  const auto run = [&](auto out) -> py::object {
+    const bool finite =
+        analyse(analysis, signals, none, none, n_fft, hop, pad, n_frames, n_head, n_frames - tail, out, threads);
+    return finite ? py::object(std::move(out)) : py::none();
+  };
+  if (analysis.stop() == audio::Stop::spectrum) {
+    shape.insert(shape.end(), {n_frames, n_fft / 2 + 1});
+    return run(Array<std::complex<T>>(shape));
+  }
+  shape.insert(shape.end(), {analysis.rows(), n_frames});
+  return run(Array<T>(shape));
+}
+
 // The magnitudes of the frames for measures that take tiles. `self` and the signals live as long as the tiles.
 TileSource tiles(const py::object& self, const Array<float>& signals, const Array<float>& heads,
                  const Array<float>& tails, std::int64_t n_fft, std::int64_t hop, std::int64_t offset,
@@ -169,7 +201,8 @@ void register_for(py::module_& m, const char* analysis_name, const char* synthes
            py::arg("out").noconvert(), "threads"_a)
       .def("run", &analyse<T, std::complex<T>>, py::arg("signals").noconvert(), py::arg("heads").noconvert(),
            py::arg("tails").noconvert(), "n_fft"_a, "hop"_a, "offset"_a, "n_frames"_a, "n_head"_a, "n_tail"_a,
-           py::arg("out").noconvert(), "threads"_a);
+           py::arg("out").noconvert(), "threads"_a)
+      .def("run_plain", &analyse_plain<T>, "y"_a, "hop"_a, "centred"_a, "threads"_a);
   py::class_<audio::Synthesis<T>>(m, synthesis_name)
       .def(py::init([](const Array<double>& window, std::int64_t hop) {
              return std::make_unique<audio::Synthesis<T>>(static_cast<int>(window.size()), values_of(window), hop);

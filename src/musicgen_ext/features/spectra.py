@@ -81,8 +81,12 @@ def stft(
     """
     n_fft, hop_length, win_length = checks.framing(n_fft, hop_length, win_length)
     kind = complex_type(dtype)
-    signal = samples(y, kind)
     analysis = spectrum(key_of(window), win_length, n_fft, kind)
+    if out is None:
+        found = plainly(analysis, y, hop_length, center, pad_mode, threads)
+        if found is not None:
+            return np.swapaxes(found, -1, -2)
+    signal = samples(y, kind)
     frames = framed(signal, n_fft, hop_length, center, pad_mode)
     shape = (*signal.shape[:-1], 1 + n_fft // 2, frames.number)
     result = None if out is None else _fitting(out, shape)
@@ -281,6 +285,16 @@ def run(analysis: Any, frames: Frames, n_fft: int, hop_length: int, out: _Array,
     if not finite:
         checks.floats("y", y, dtype=frames.signals.dtype)  # raises, with the place
         raise ValueError("y: expected finite numbers, got some that are not after padding")
+
+
+def plainly(analysis: Any, y: Any, hop_length: int, center: bool, pad_mode: PadMode, threads: int | None) -> Any:
+    """What `framed` and `run` do, in one native call; None where anything about the sound is out of the ordinary."""
+    if type(y) is not np.ndarray or not isinstance(pad_mode, str) or pad_mode != "constant":
+        return None
+    try:
+        return analysis.run_plain(y, hop_length, bool(center), threads_for(threads, y.size // hop_length))
+    except MemoryError:  # the long way says for what
+        return None
 
 
 @contextmanager
