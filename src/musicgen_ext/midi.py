@@ -314,13 +314,6 @@ class Score(Columns):
             tracks.append(Track(names.get(i, ""), program, chosen, chosen == DRUM_CHANNEL))
         return tuple(tracks)
 
-    def _track_names(self) -> dict[int, str]:
-        names: dict[int, str] = {}
-        for text in self.texts:
-            if text.kind == "track_name":
-                names.setdefault(text.track, text.text)
-        return names
-
     @tracks.setter
     def tracks(self, value: Sequence[Track]) -> None:
         """Rename tracks, choose other programs (the first of each track is replaced) or channels (of the notes and
@@ -338,6 +331,13 @@ class Score(Columns):
         from musicgen_ext.transform import set_tracks
 
         set_tracks(self, value)
+
+    def _track_names(self) -> dict[int, str]:
+        names: dict[int, str] = {}
+        for text in self.texts:
+            if text.kind == "track_name":
+                names.setdefault(text.track, text.text)
+        return names
 
     def _add_tracks(self, tracks: Sequence[Track], channels: Sequence[int]) -> None:
         rows, payloads = [], []
