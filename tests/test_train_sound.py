@@ -234,6 +234,19 @@ def test_every_sample_is_learnt_from_once_an_epoch(rng):
     assert all((c == 1).all() for c in counts)
 
 
+def test_noise_is_heard_and_not_predicted(rng):
+    y = rng.uniform(-1, 1, 5000).astype(np.float32)
+    data = sound.SoundCorpus(encoding={}, train=[sound.Recording("r", y)], valid=[])
+    for config in (CONFIGS["mu_law"], config_of(output={"kind": "logistics", "mixtures": 3})):
+        crop = data.cut(config, 0, 0, 5000)
+        heard = sound.with_noise(crop, config.output.classes, 2.0, rng)
+        assert torch.equal(heard.samples, crop.samples)
+        assert heard.previous.dtype == crop.previous.dtype
+        off = (heard.previous - crop.previous).double()
+        assert 0 < float(off.std()) <= 2.2 * (1 if config.output.classes else 1 / 128)
+        assert sound.with_noise(crop, config.output.classes, 0.0, rng) is crop
+
+
 def test_a_folder_of_recordings(rng, tmp_path):
     folder_of(tmp_path / "data", rng)
     data = sound.sounds(tmp_path / "data", sample_rate=RATE, hop_length=HOP, valid_share=0.34, **NOTES)

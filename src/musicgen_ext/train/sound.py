@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -61,6 +61,11 @@ class SoundCorpus:
         `test` is never looked at by the training loop.
     crop : int
         Samples that are predicted at a time in training (those before, which they depend on, are heard besides).
+    noise : float
+        The most of the standard deviation of noise, other for every crop, in what is heard in training: in steps of the
+        mu-law scale, or of an 8-bit one. What is to be predicted stays clean. A network that must not trust its ears
+        learns to listen to what it is told, and to mend its own slips when it hears itself.
+        Source: Valin & Skoglund, LPCNet, 2019.
     """
 
     encoding: Mapping[str, Any]
@@ -68,6 +73,7 @@ class SoundCorpus:
     valid: Sequence[Recording]
     test: Sequence[Recording] = ()
     crop: int = 8_192
+    noise: float = 0.0
     variants: ClassVar[Mapping[str, Any]] = {}  # other ways to see a recording: there are none
 
     @property
@@ -118,6 +124,18 @@ class SoundCorpus:
         return Crop(torch.from_numpy(samples[:-1]), torch.from_numpy(samples[1:]), last - first, frames, offset)
 
 
+def with_noise(crop: Crop, classes: int, noise: float, rng: np.random.Generator) -> Crop:
+    """The crop, heard through noise of a standard deviation of at most `noise` steps; `classes` is 0 for 16 bits."""
+    if not noise:
+        return crop
+    added = rng.normal(0.0, rng.uniform(0.0, noise), len(crop.previous))
+    if classes:
+        heard = (crop.previous + torch.from_numpy(np.rint(added)).long()).clamp(0, classes - 1)
+    else:
+        heard = (crop.previous + torch.from_numpy((added / 128.0).astype(np.float32))).clamp(-1.0, 1.0)
+    return replace(crop, previous=heard)
+
+
 def crops_of(data: SoundCorpus, rng: np.random.Generator) -> list[tuple[int, int]]:
     """The crops of an epoch in a new order: (number of the recording, first sample, which may lie before it)."""
     places = []
@@ -135,6 +153,7 @@ def sounds(
     *,
     sample_rate: int = 16_000,
     crop: int = 8_192,
+    noise: float = 0.0,
     valid_share: float = 0.05,
     notes: bool | None = None,
     hop_length: int = 80,
@@ -154,6 +173,8 @@ def sounds(
         To which recordings are resampled (this needs soxr).
     crop : int
         Samples predicted at a time.
+    noise : float
+        Of what is heard in training, in steps of an 8-bit scale; see `SoundCorpus`.
     valid_share : float
         Share of the recordings that are for validation where there are no folders of that name.
     notes : bool, optional
@@ -167,6 +188,8 @@ def sounds(
         Too few recordings; notes missing or not one at a time; a pitch outside; the message names the file.
     """
     folder = Path(path)
+    if not 0 <= noise < 128:
+        raise ValueError(f"data.noise: expected a number in [0, 128), got {noise}")
     if not 0 < valid_share < 1 or crop < 1 or sample_rate < 1 or hop_length < 1:
         raise ValueError(
             "data: expected valid_share in (0, 1), crop, sample_rate and hop_length > 0, "
@@ -195,7 +218,7 @@ def sounds(
     }
     return SoundCorpus(
         encoding=encoding.to_dict() if notes else {"name": "sound", "sample_rate": sample_rate},
-        train=read["train"], valid=read["valid"], test=read["test"], crop=crop,
+        train=read["train"], valid=read["valid"], test=read["test"], crop=crop, noise=noise,
     )  # fmt: skip
 
 

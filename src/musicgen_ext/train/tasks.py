@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from musicgen_ext.architectures import RecurrentConfig, WaveNetConfig
 from musicgen_ext.train.data import IGNORED, Batch, Collator, Corpus, Piece, batches, num_batches
 from musicgen_ext.train.models import Dropout, Recurrent, WaveNet
-from musicgen_ext.train.sound import Crop, Recording, SoundCorpus, crops_of
+from musicgen_ext.train.sound import Crop, Recording, SoundCorpus, crops_of, with_noise
 
 _STRETCH = 32_768  # samples that are evaluated at a time
 
@@ -199,7 +199,8 @@ class _WaveNetTask:
         return [places[i : i + batch_size] for i in range(0, len(places), batch_size)]
 
     def parts(self, chunk: list[tuple[int, int]], rng: np.random.Generator) -> list[_Sound]:
-        return [_Sound(self.data.cut(self.config, number, start, self.data.crop)) for number, start in chunk]
+        crops = (self.data.cut(self.config, number, start, self.data.crop) for number, start in chunk)
+        return [_Sound(with_noise(crop, self.config.output.classes, self.data.noise, rng)) for crop in crops]
 
     def evaluate(self, module: WaveNet, pieces: Sequence[Recording], *, per: Sequence[str] | None = None) -> Likelihood:
         return evaluate_sound(module, self.data, pieces)
