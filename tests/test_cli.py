@@ -732,7 +732,7 @@ def test_features_in_a_store(run: Run, sounds: list[Path]) -> None:
     Path("sub/bad.wav").write_bytes(b"no sound")
     code, out, err = run("features", "mfcc", "sub", "-o", "store", "--store", "--n-mfcc", 5)
     assert (code, out) == (1, "store: 8 frames of 1 files\n")
-    assert err.startswith("error: bad.wav: sound: expected a sound file, got first bytes")
+    assert err.startswith("error: bad.wav: expected a sound file, got first bytes")
     assert err.endswith("1 of 2 files done, 1 failed\n")
     opened = mg.FeatureStore("store")
     np.testing.assert_array_equal(opened[0], mg.mfcc(mg.read_audio(sounds[2]).to_mono().y, n_mfcc=5))

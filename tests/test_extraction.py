@@ -89,11 +89,12 @@ def test_a_store_holds_what_the_function_gives(folder: Path, store: Path) -> Non
 def test_bad_files_are_skipped_and_named(folder: Path, store: Path) -> None:
     failures = {entry["file"]: entry["error"] for entry in FeatureStore(store).failures}
     assert failures.keys() == {"0/empty.wav", "1/text.wav", "2/silent.wav"}
-    assert failures["0/empty.wav"] == "sound: expected a sound file, got 0 bytes"
-    expected = "sound: expected a sound file, got first bytes b'this is ' (Format not recognised.)"
+    assert failures["0/empty.wav"] == "expected a sound file, got 0 bytes"
+    expected = "expected a sound file, got first bytes b'this is ' (Format not recognised.)"
     assert failures["1/text.wav"] == expected
     assert "expected at least 1 sample" in failures["2/silent.wav"]
     (cut,) = [entry for entry in FeatureStore(store).manifest if entry["file"] == "2/cut.WAV"]
+    assert cut["issues"][0].startswith("expected ")
     assert "got 3901 before the end of the file" in cut["issues"][0]
     again = extract(folder, store)
     assert (again.files, again.failed, again.issues) == (61, 3, 1)

@@ -16,6 +16,7 @@ from musicgen_ext.corpus import Column, Made, Path
 from musicgen_ext.features import named
 from musicgen_ext.signals import to_mono
 
+_NAMELESS = "sound: "  # before what is wrong with it: its name stands beside that already
 AUDIO_SUFFIXES = (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf")
 
 
@@ -205,7 +206,7 @@ class _Extract:
                     raise
                 errors[place] = {"error": error.strerror or str(error)}
             except (ValueError, MemoryError) as error:
-                errors[place] = {"error": str(error)}
+                errors[place] = {"error": str(error).removeprefix(_NAMELESS)}
             parts.append(rows)
             lengths.append(len(rows))
             sizes.append(size)
@@ -215,7 +216,7 @@ class _Extract:
     def _rows(self, data: bytes) -> tuple[npt.NDArray[Any], list[str]]:
         """The feature vectors of a file [shape=(frames, dims)], and what was wrong with it."""
         issues: list[str] = []
-        sound = audio.decode(data, "sound", issues.append)
+        sound = audio.decode(data, "sound", lambda issue: issues.append(issue.removeprefix(_NAMELESS)))
         if sound.sr != self._sr:
             sound = sound.resample(self._sr)
         mono = sound.y if sound.num_channels == 1 else to_mono(sound.y)

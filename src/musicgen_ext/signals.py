@@ -297,16 +297,13 @@ def noise(
 
     Parameters
     ----------
-    y : np.ndarray [shape=(n,) or (..., channels, n)], floating point
+    y, seed, index
+        As in `gain`.
     snr : float, or (low, high)
         Power of the sound over that of the noise, in dB, drawn uniformly from a range; exact for every sound. Silence
         stays silence.
     color : "white" or "pink"
         Normally distributed; the same power at all frequencies, or one that falls by 3 dB an octave.
-    seed : int in [0, 2^64), optional
-        None: another one at every call.
-    index : int >= 0
-        The number of the first sound; see the module.
 
     Returns
     -------
@@ -357,15 +354,12 @@ def time_shift(
 
     Parameters
     ----------
-    y : np.ndarray [shape=(n,) or (..., channels, n)], floating point
+    y, seed, index
+        As in `gain`.
     samples : int, or (low, high)
         How much later; negative: earlier. Drawn uniformly from a range, both ends included.
     mode : "zeros" or "wrap"
         What comes in: silence, or what went out at the other end.
-    seed : int in [0, 2^64), optional
-        None: another one at every call.
-    index : int >= 0
-        The number of the first sound; see the module.
 
     Returns
     -------
@@ -415,15 +409,12 @@ def time_stretch(
 
     Parameters
     ----------
-    y : np.ndarray [shape=(n,) or (..., channels, n)], floating point
+    y, seed, index
+        As in `gain`.
     rate : float in [1/64, 64], or (low, high)
         How much faster: 2 halves the time. Drawn from a range, every ratio as likely as its inverse would be.
     n_fft, hop_length, win_length, window
         As in `features.stft`.
-    seed : int in [0, 2^64), optional
-        None: another one at every call.
-    index : int >= 0
-        The number of the first sound; see the module.
 
     Returns
     -------
@@ -470,7 +461,8 @@ def pitch_shift(
 
     Parameters
     ----------
-    y : np.ndarray [shape=(n,) or (..., channels, n)], floating point
+    y, seed, index
+        As in `gain`.
     n_steps : float, or (low, high)
         How much higher, in steps, at most six octaves either way; drawn uniformly from a range.
     sr : float > 0
@@ -481,10 +473,6 @@ def pitch_shift(
         See `audio.resample`.
     n_fft, hop_length, win_length, window
         As in `features.stft`.
-    seed : int in [0, 2^64), optional
-        None: another one at every call.
-    index : int >= 0
-        The number of the first sound; see the module.
 
     Returns
     -------
