@@ -11,6 +11,7 @@ import pytest
 import musicgen_ext as mg
 from musicgen_ext import features
 from musicgen_reference import measures as reference
+from musicgen_reference import windows
 
 scipy_signal = pytest.importorskip("scipy.signal")
 
@@ -84,6 +85,18 @@ def test_windows_are_scipys(name, periodic):
             assert got.dtype == np.float64
             # Sums of at most five cosines of rounded angles; worst measured 9e-16, for tukey's 0.001 6e-15.
             np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-14, err_msg=f"{window} {size}")
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize(
+    "window", [*windows.COSINES, "povey", "bartlett", "cosine", ("kaiser", 8.6), ("gaussian", 7.0), ("tukey", 0.3)]
+)
+def test_windows_twin(window, periodic):
+    name, parameter = (window, None) if isinstance(window, str) else window
+    for size in (1, 2, 3, 16, 33, 400):
+        got = features.get_window(window, size, fftbins=periodic)
+        # The edges of Povey's are roundings of zero to the power of 0.85.
+        np.testing.assert_allclose(got, windows.window(name, size, parameter, periodic), rtol=0, atol=1e-12)
 
 
 def test_windows_of_other_kinds():

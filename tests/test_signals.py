@@ -12,6 +12,7 @@ import pytest
 
 import musicgen_ext as mg
 from musicgen_ext import audio, checks, signals
+from musicgen_reference import signals as reference
 
 EPS = float(np.finfo(np.float32).eps)
 
@@ -37,6 +38,54 @@ def phrases(rng):
     for first, last in ((5000, 9000), (15_000, 15_800), (30_000, 36_000)):
         y[:, first:last] += rng.normal(size=(2, last - first)) * np.array([[0.5], [0.1]])
     return y.astype(np.float32)
+
+
+# -- twins -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("measure", ["peak", "rms"])
+def test_normalize_twin(rng, measure):
+    y = rng.normal(size=(2, 300)).astype(np.float32)
+    expected = np.array(reference.normalize(y.tolist(), -3.0, measure))
+    got = signals.normalize(y, -3.0, measure=measure)
+    assert np.all(np.abs(got - expected) <= 0.5 * EPS * np.abs(expected))  # rounded once
+
+
+@pytest.mark.parametrize("size", [50, 80, 120])
+def test_mix_twin(rng, size):
+    sounds = [rng.normal(size=n).astype(np.float32) for n in (80, 100, 60)]
+    expected = np.array(reference.mix([sound.tolist() for sound in sounds], size, 6.0))
+    assert np.max(np.abs(signals.mix(sounds, snr=6.0, size=size) - expected)) <= 0.5 * EPS * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("mode", ["zeros", "wrap"])
+@pytest.mark.parametrize("samples", [0, 7, 50, 51, -7, -60])
+def test_time_shift_twin(rng, mode, samples):
+    y = rng.normal(size=50).astype(np.float32)
+    assert signals.time_shift(y, samples, mode=mode).tolist() == reference.time_shift(y.tolist(), samples, mode)
+
+
+@pytest.mark.parametrize(("frame_length", "hop_length"), [(512, 128), (101, 200), (64, 64)])
+@pytest.mark.parametrize("top_db", [20.0, 45.0])
+def test_trim_and_split_twin(phrases, frame_length, hop_length, top_db):
+    y = phrases[0, ::10].copy()
+    options = {"top_db": top_db, "frame_length": frame_length, "hop_length": hop_length}
+    stretches = reference.split(y.tolist(), **options)
+    assert len(stretches) > 1
+    assert signals.split(y, **options).tolist() == [list(stretch) for stretch in stretches]
+    assert signals.trim(y, **options)[1].tolist() == list(reference.trim(y.tolist(), **options))
+
+
+@pytest.mark.parametrize("rate", [0.4, 1.0, 1.3, 3.0])
+@pytest.mark.parametrize("n_fft", [16, 15])
+def test_phase_vocoder_twin(rng, rate, n_fft):
+    shape = (1 + n_fft // 2, 30)
+    D = (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
+    expected = np.array(reference.phase_vocoder(D.T.tolist(), rate, 5, n_fft)).T
+    got = signals.phase_vocoder(D, rate=rate, hop_length=5, n_fft=n_fft)
+    assert got.shape == expected.shape
+    # Angles are rounded to single precision, and those of up to 75 frames added up; worst measured 11.
+    assert np.max(np.abs(got - expected)) <= 20 * EPS * np.abs(expected).max()
 
 
 # -- resampling ------------------------------------------------------------------------------------------------------
