@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from musicgen_ext import _core, encodings, weights
-from musicgen_ext.architectures import RecurrentConfig
+from musicgen_ext.architectures import RecurrentConfig, WaveNetConfig
 
 
 def pytest_report_header():
@@ -80,10 +80,43 @@ def tiny_model(encoding, *, seed=0, hidden_size=12, storage="float32", bias=None
     return weights.convert(file, storage)
 
 
+NOTES_TO_SOUND = encodings.NotesToSound(4_000, 40, 55, 79, ("plain", "bright"))
+
+
+def tiny_sound_model(encoding=NOTES_TO_SOUND, output=None, storage="float32", seed=0, **changes):
+    """A `ModelFile` of a small random WaveNet: noise, but sound in form. `changes` are of its config."""
+    told = isinstance(encoding, encodings.NotesToSound)
+    config = WaveNetConfig.from_dict(
+        {
+            "sample_rate": 4_000, "residual_channels": 12, "skip_channels": 20, "hidden_channels": 16,
+            "dilations": [1, 2, 4, 8, 1, 2], "output": output or {"kind": "mu_law", "classes": 256},
+            "condition": {"channels": encoding.num_channels, "width": 6, "kernel_size": 5, "hop_length": 40}
+            if told else None,
+            **changes,
+        }
+    )  # fmt: skip
+    random = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in config.tensor_shapes().items():
+        spread = 1.5 / np.sqrt(np.prod(shape[1:]) if len(shape) > 1 and "embedding" not in name else 2)
+        tensors[name] = (random.normal(size=shape) * spread).astype(np.float32)
+    if config.output.kind == "logistics":
+        tensors["logits.bias"][2 * config.output.mixtures :] -= 4  # narrow enough to lie inside [-1, 1]
+    card = {"licence": "CC0", "data": "none: random weights", "metrics": {"bits": 8.0}}
+    file = weights.ModelFile(None, "wavenet", config.to_dict(), encoding.to_dict(), card, tensors)
+    return weights.convert(file, storage)
+
+
 @pytest.fixture(scope="session")
 def make_model():
     """`tiny_model`."""
     return tiny_model
+
+
+@pytest.fixture(scope="session")
+def make_sound_model():
+    """`tiny_sound_model`."""
+    return tiny_sound_model
 
 
 @pytest.fixture(scope="session")

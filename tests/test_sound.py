@@ -18,7 +18,6 @@ import pytest
 
 import musicgen_ext as mg
 from musicgen_ext import cli, generate, model, weights
-from musicgen_ext.architectures import WaveNetConfig
 from musicgen_ext.encodings import NotesToSound, Sound
 from musicgen_ext.errors import WeightsError
 from musicgen_ext.midi import Score, Track
@@ -30,48 +29,22 @@ MU_LAW = {"kind": "mu_law", "classes": 256}
 LOGISTICS = {"kind": "logistics", "mixtures": 3}
 
 
-def sound_file(
-    encoding: Any = NOTES, output: Any = None, storage: weights.Storage = "float32", seed: int = 0, **changes: Any
-) -> weights.ModelFile:
-    """A small random network: noise, but sound in form."""
-    told = isinstance(encoding, NotesToSound)
-    config = WaveNetConfig.from_dict(
-        {
-            "sample_rate": RATE, "residual_channels": 12, "skip_channels": 20, "hidden_channels": 16,
-            "dilations": [1, 2, 4, 8, 1, 2], "output": output or MU_LAW,
-            "condition": {"channels": encoding.num_channels, "width": 6, "kernel_size": 5, "hop_length": HOP}
-            if told else None,
-            **changes,
-        }
-    )  # fmt: skip
-    random = np.random.default_rng(seed)
-    tensors = {}
-    for name, shape in config.tensor_shapes().items():
-        spread = 1.5 / np.sqrt(np.prod(shape[1:]) if len(shape) > 1 and "embedding" not in name else 2)
-        tensors[name] = (random.normal(size=shape) * spread).astype(np.float32)
-    if config.output.kind == "logistics":
-        tensors["logits.bias"][2 * config.output.mixtures :] -= 4  # narrow enough to lie inside [-1, 1]
-    card = {"licence": "CC0", "data": "none: random weights", "metrics": {"bits": 8.0}}
-    file = weights.ModelFile(None, "wavenet", config.to_dict(), encoding.to_dict(), card, tensors)
-    return weights.convert(file, storage)
-
-
 @pytest.fixture(scope="module")
-def flute() -> mg.SoundModel:
+def flute(make_sound_model: Any) -> mg.SoundModel:
     """Told of notes."""
-    return mg.SoundModel(sound_file())
+    return mg.SoundModel(make_sound_model())
 
 
 @pytest.fixture(scope="module")
-def free() -> mg.SoundModel:
+def free(make_sound_model: Any) -> mg.SoundModel:
     """Told nothing."""
-    return mg.SoundModel(sound_file(Sound(RATE)))
+    return mg.SoundModel(make_sound_model(Sound(RATE)))
 
 
 @pytest.fixture(scope="module")
-def fine() -> mg.SoundModel:
+def fine(make_sound_model: Any) -> mg.SoundModel:
     """Of 16 bits."""
-    return mg.SoundModel(sound_file(Sound(RATE), LOGISTICS))
+    return mg.SoundModel(make_sound_model(Sound(RATE), LOGISTICS))
 
 
 @pytest.fixture(params=["flute", "free", "fine"])
@@ -94,11 +67,11 @@ DUET = score_of((0, 192, 72, 90, 0), (192, 192, 74, 90, 0), (0, 384, 60, 90, 1),
 
 @pytest.mark.parametrize("which", ["mu_law", "logistics"])
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.6}, {"top_k": 9}, {"top_p": 0.7}, {"temperature": 0}])
-def test_the_samples_are_those_of_the_reference(which: str, options: dict[str, Any]) -> None:
+def test_the_samples_are_those_of_the_reference(which: str, options: dict[str, Any], make_sound_model: Any) -> None:
     """In double precision, with the same coins: none of them lies so near the edge of a token that rounding decides."""
     if which == "logistics" and not set(options) <= {"temperature"}:
         pytest.skip("classes only")
-    file = sound_file(output=MU_LAW if which == "mu_law" else LOGISTICS)
+    file = make_sound_model(output=MU_LAW if which == "mu_law" else LOGISTICS)
     loaded, n = mg.SoundModel(file), 300
     twin = reference.WaveNet(file.config, file.tensors)
     frames = NOTES.frames(NOTES.lines(MELODY)[0], NOTES.num_frames(n) + 2)
@@ -165,9 +138,11 @@ def test_R38_the_number_of_threads_does_not_matter(cores: int, flute: Any, monke
 
 
 @pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8"])
-def test_R38_on_every_isa_in_every_precision(storage: Any, on_every_isa: Any, tmp_path: Path) -> None:
+def test_R38_on_every_isa_in_every_precision(
+    storage: Any, on_every_isa: Any, tmp_path: Path, make_sound_model: Any
+) -> None:
     path = tmp_path / "m.safetensors"
-    weights.write(path, sound_file(storage=storage))
+    weights.write(path, make_sound_model(storage=storage))
     assert mg.load(path).info["weights"] == storage
     sounds = on_every_isa(lambda: mg.sample(path, condition={"score": MELODY}, seed=1, length=0.2))
     assert all(sound == sounds["baseline"] for sound in sounds.values())
@@ -473,9 +448,9 @@ def test_provenance_is_in_the_file(flute: Any, tmp_path: Path) -> None:
     np.testing.assert_allclose(again.y, sound.y, atol=1 / 32_768)
 
 
-def test_load_and_sample_know_the_kind(tmp_path: Path) -> None:
+def test_load_and_sample_know_the_kind(tmp_path: Path, make_sound_model: Any) -> None:
     path = tmp_path / "m.safetensors"
-    weights.write(path, sound_file(storage="int8"))
+    weights.write(path, make_sound_model(storage="int8"))
     loaded = mg.load(path)
     assert isinstance(loaded, mg.SoundModel)
     assert isinstance(loaded, mg.Model)
@@ -505,8 +480,8 @@ def test_load_and_sample_know_the_kind(tmp_path: Path) -> None:
     ],
     ids=range(10),
 )
-def test_R33_a_model_that_does_not_fit_itself(change: Any, words: str, tmp_path: Path) -> None:
-    file = sound_file()
+def test_R33_a_model_that_does_not_fit_itself(change: Any, words: str, tmp_path: Path, make_sound_model: Any) -> None:
+    file = make_sound_model()
     change(file)
     path = tmp_path / "m.safetensors"
     weights.write(path, file)
@@ -515,14 +490,14 @@ def test_R33_a_model_that_does_not_fit_itself(change: Any, words: str, tmp_path:
     assert str(caught.value).startswith(f"{path}: ")
 
 
-def test_R33_notes_for_a_model_that_is_told_nothing() -> None:
+def test_R33_notes_for_a_model_that_is_told_nothing(make_sound_model: Any) -> None:
     with pytest.raises(WeightsError, match=r"encoding\.name: expected 'sound' for a model without a condition"):
-        mg.SoundModel(sound_file(condition=None))
+        mg.SoundModel(make_sound_model(condition=None))
 
 
-def test_frames_for_a_model_that_knows_no_notes() -> None:
+def test_frames_for_a_model_that_knows_no_notes(make_sound_model: Any) -> None:
     condition = {"channels": 2, "width": 3, "kernel_size": 1, "hop_length": 7}
-    loaded = mg.SoundModel(sound_file(Sound(RATE), condition=condition))
+    loaded = mg.SoundModel(make_sound_model(Sound(RATE), condition=condition))
     assert list(loaded.info["conditions"]) == ["frames"]
     frames = np.random.default_rng(0).normal(size=(10, 2))
     assert len(loaded.sample(condition={"frames": frames}, seed=1).y) == 70
@@ -553,9 +528,9 @@ def test_R41_one_model_in_two_threads(flute: Any) -> None:
 
 
 @pytest.mark.parametrize("storage", ["float32", "int8"])
-def test_R42_a_model_is_pickled_whole(storage: Any, tmp_path: Path) -> None:
+def test_R42_a_model_is_pickled_whole(storage: Any, tmp_path: Path, make_sound_model: Any) -> None:
     path = tmp_path / "m.safetensors"
-    weights.write(path, sound_file(storage=storage))
+    weights.write(path, make_sound_model(storage=storage))
     loaded = mg.load(path)
     again = pickle.loads(pickle.dumps(loaded))
     path.unlink()
@@ -613,11 +588,11 @@ def test_progress_is_silent_without_a_terminal(free: Any, capfd: pytest.CaptureF
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_sound_model: Any) -> Path:
     """A folder with a model, a score and a sound."""
     monkeypatch.chdir(tmp_path)
-    weights.write("m.safetensors", sound_file())
-    weights.write("free.safetensors", sound_file(Sound(RATE)))
+    weights.write("m.safetensors", make_sound_model())
+    weights.write("free.safetensors", make_sound_model(Sound(RATE)))
     DUET.save("duet.mid")
     mg.Audio(np.sin(np.arange(100, dtype=np.float32) / 5) * 0.3, RATE).save("p.wav", subtype="FLOAT")
     return tmp_path
@@ -657,8 +632,10 @@ def test_cli_sample_of_frames(here: Path, capfd: pytest.CaptureFixture[str]) -> 
     np.testing.assert_allclose(mg.read_audio("x.wav").y, expected.y, atol=1 / 32_768)
 
 
-def test_cli_the_chain_from_notes_to_sound(here: Path, chorale_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    low = mg.SoundModel(sound_file(NotesToSound(RATE, HOP, 24, 96)))
+def test_cli_the_chain_from_notes_to_sound(
+    here: Path, chorale_file: Path, capfd: pytest.CaptureFixture[str], make_sound_model: Any
+) -> None:
+    low = mg.SoundModel(make_sound_model(NotesToSound(RATE, HOP, 24, 96)))
     weights.write("low.safetensors", low._file)
     assert cli.main(["sample", str(chorale_file), "-o", "c.mid", "--length", "1 bars", "--seed", "3"]) == 0
     assert cli.main(["sample", "low.safetensors", "-c", "score=c.mid", "-o", "c.wav", "--seed", "3"]) == 0

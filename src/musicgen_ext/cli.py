@@ -25,6 +25,8 @@ from musicgen_ext.audio import Audio, read_audio
 from musicgen_ext.encodings import read_voices
 from musicgen_ext.errors import MidiWarning, MusicgenExtError, WeightsError
 from musicgen_ext.midi import Score, read_midi
+from musicgen_ext.model.base import length_of
+from musicgen_ext.model.sound import TAIL
 from musicgen_ext.progress import Progress
 
 DONE, BAD_DATA, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -196,9 +198,15 @@ def _parser() -> _Parser:
     encode.add_argument("--force", action="store_true", help="begin anew whatever store is there")
 
     evaluate = command("evaluate", _evaluate, "measure models on a benchmark, or describe pieces", _EVALUATE)
-    evaluate.add_argument("what", nargs="+", metavar="jsb16 [MODEL …] | FILE …")
+    evaluate.add_argument("what", nargs="+", metavar="jsb16 [MODEL …] | rendering MODEL | audio MODEL FILE … | FILE …")
     evaluate.add_argument("--data", metavar="FILE", help="jsb16_separated.npz or .json")
     evaluate.add_argument("--split", action="append", choices=("valid", "test"), help="valid and test")
+    evaluate.add_argument("--scores", nargs="+", metavar="FILE", help="rendering: MIDI files that the model plays")
+    evaluate.add_argument("--length", metavar="LENGTH", help='rendering: of every line, "60 s" (all of it)')
+    evaluate.add_argument("--seed", type=_whole, default=0, metavar="SEED", help="rendering: of every line (0)")
+    evaluate.add_argument("--temperature", type=float, default=1.0, metavar="T", help="rendering: see sample (1.0)")
+    evaluate.add_argument("--top-p", type=float, default=1.0, metavar="P", help="rendering: see sample (1.0)")
+    evaluate.add_argument("--train", nargs="+", metavar="FILE", help="audio: sounds that the simple models learn from")
     evaluate.add_argument("--json", action="store_true", help="numbers as JSON")
 
     info = command("info", _info, "what is in a model or a MIDI file, or how this copy was built")
@@ -325,9 +333,13 @@ Measure models on a benchmark, or describe pieces.
 
   musicgen-ext evaluate jsb16 --data jsb16_separated.npz runs/jsb16/model.safetensors
   musicgen-ext evaluate *.mid
+  musicgen-ext evaluate rendering flute --scores *.mid --length "60 s"
+  musicgen-ext evaluate audio flute test/*.flac --train train/*.flac
 
 The first prints nats per note of the JSB chorales, beside counting models and published numbers; the second a report
-over four-part pieces: ranges, parallels, consonance, note lengths, repetition, endings.
+over four-part pieces: ranges, parallels, consonance, note lengths, repetition, endings. The third plays every line of
+scores and listens: the share of notes with the right pitch, levels, and noise over time. The fourth prints bits per
+sample of sounds, beside counting and linear prediction; what a model is told of x.flac is in x.mid.
 """
 
 
@@ -607,6 +619,10 @@ def _encoding_options(arguments: argparse.Namespace) -> dict[str, Any]:
 def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.what[0] == "jsb16":
         return _evaluate_jsb16(arguments, arguments.what[1:])
+    if arguments.what[0] == "rendering":
+        return _evaluate_rendering(arguments, arguments.what[1:])
+    if arguments.what[0] == "audio":
+        return _evaluate_audio(arguments, arguments.what[1:])
     return _evaluate_files(arguments, arguments.what)
 
 
@@ -662,6 +678,124 @@ def _counted(log_prob: Callable[[Any], Any], bar: Progress) -> Callable[[Any], A
         return log_prob(piece)
 
     return call
+
+
+def _sound_model(name: str) -> model.SoundModel:
+    loaded = model.load(name)
+    if not isinstance(loaded, model.SoundModel):
+        raise Failure(f"{files.shown(name)}: expected a model of sound, got {loaded!r}")
+    return loaded
+
+
+def _evaluate_rendering(arguments: argparse.Namespace, names: Sequence[str]) -> int:
+    from musicgen_ext import evaluate
+
+    if len(names) != 1 or not arguments.scores:
+        raise Failure("evaluate rendering: expected one MODEL and --scores FILE …", USAGE)
+    loaded = _sound_model(names[0])
+    encoding = loaded.encoding
+    if not isinstance(encoding, encodings.NotesToSound):
+        raise Failure(f"{files.shown(names[0])}: expected a model that plays scores, got {loaded!r}")
+    lines: dict[str, encodings.Line] = {}
+    failed = 0
+    for name in arguments.scores:
+        try:
+            found = encoding.lines(read_midi(name))
+        except (OSError, ValueError, MemoryError) as error:
+            if arguments.debug:
+                raise
+            failed += 1
+            _say(f"error: {_named(name, error)}")
+            continue
+        for line in found:
+            part = "" if len(found) == 1 else f" {line.name or line.track}, line {line.number}"
+            lines[f"{files.shown(name)}{part}"] = line
+    heard = {}
+    with Progress(len(lines), "playing") as bar:
+        for name, line in lines.items():
+            seconds = float(line.notes[-1, 1]) + TAIL
+            frames = encoding.frames(line, encoding.num_frames(int(seconds * encoding.sample_rate)))
+            sound = loaded.sample(
+                condition={"frames": frames},
+                length=_no_longer(arguments.length, seconds),
+                seed=arguments.seed,
+                temperature=arguments.temperature,
+                top_p=arguments.top_p,
+            )
+            heard[name] = evaluate.hear(sound.y, sound.sr, line.notes)
+            bar.update(len(heard))
+    if heard:
+        report = evaluate.rendering_report(heard)
+        print(json.dumps(report, indent=2) if arguments.json else evaluate.format_rendering(report))
+    if failed:
+        _say(f"{len(arguments.scores) - failed} of {len(arguments.scores)} scores played, {failed} failed")
+    return BAD_DATA if failed else DONE
+
+
+def _no_longer(length: str | None, seconds: float) -> str | None:
+    """The length asked for, or None where that is beyond what there is."""
+    number, _ = length_of(length, {"s": ("s", "sec", "second", "seconds")}, "60 s")
+    return length if 0 < number < seconds else None
+
+
+def _named(name: str, error: Exception) -> str:
+    """What is wrong with a file; what the message says of its content does not name it."""
+    text = _explained(error)[0]
+    return text if files.shown(name) in text else f"{files.shown(name)}: {text}"
+
+
+def _evaluate_audio(arguments: argparse.Namespace, names: Sequence[str]) -> int:
+    from musicgen_ext import evaluate
+
+    if len(names) < 2:
+        raise Failure("evaluate audio: expected MODEL FILE …", USAGE)
+    loaded = _sound_model(names[0])
+    told = "score" in loaded.info["conditions"]
+    classes = loaded.engine.num_tokens
+    rivals: dict[str, Any] = {}
+    if arguments.train:
+        if loaded.engine.config.output.kind != "mu_law":
+            raise Failure("--train: expected a model of mu-law classes, this one draws 16 bits", USAGE)
+        with Progress(len(arguments.train), "learning") as bar:
+            training = []
+            for name in arguments.train:
+                try:
+                    training.append(loaded.tokens(name))
+                except (OSError, ValueError, ImportError) as error:
+                    raise Failure(_named(name, error)) from error
+                bar.update(len(training))
+        rivals["first-order counting"] = evaluate.Counting(training, classes)
+        rivals["linear prediction, order 32"] = evaluate.LinearPrediction(training, classes)
+    bits: dict[str, list[Any]] = {name: [] for name in (loaded.name, *rivals)}
+    failed = samples = 0
+    with Progress(len(names) - 1, "listening") as bar:
+        for i, name in enumerate(names[1:]):
+            try:
+                tokens = loaded.tokens(name)
+                condition = {"score": read_midi(os.path.splitext(name)[0] + ".mid")} if told else None
+                bits[loaded.name].append(loaded.log_prob(tokens, condition=condition))
+            except (OSError, ValueError, MemoryError, ImportError) as error:
+                if arguments.debug:
+                    raise
+                failed += 1
+                bar.close()
+                _say(f"error: {_named(name, error)}")
+                continue
+            samples += len(tokens)
+            for rival, likelihood in rivals.items():
+                bits[rival].append(likelihood.log_prob(tokens))
+            bar.update(i + 1)
+    if samples:
+        seconds = samples / loaded.sample_rate
+        numbers = {name: evaluate.bits_per_sample(parts) for name, parts in bits.items()}
+        if arguments.json:
+            print(json.dumps({"seconds": seconds, "bits_per_sample": numbers}, indent=2))
+        else:
+            print(f"{seconds:.1f} s of sound, bits per sample:")
+            print("\n".join(f"  {value:6.3f}  {name}" for name, value in numbers.items()))
+    if failed:
+        _say(f"{len(names) - 1 - failed} of {len(names) - 1} files read, {failed} failed")
+    return BAD_DATA if failed else DONE
 
 
 def _evaluate_files(arguments: argparse.Namespace, names: Sequence[str]) -> int:

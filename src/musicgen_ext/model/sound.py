@@ -203,12 +203,7 @@ class SoundModel(Model):
             Natural logarithm of the probability of every sample (as one of the classes, or 16 bits) given all before
             it, at temperature 1. ``-log_probs.mean() / np.log(2)`` are bits per sample.
         """
-        if isinstance(audio, np.ndarray) and audio.dtype.kind in "iu":
-            if audio.ndim != 1:
-                raise ValueError(f"audio: expected tokens of shape (n,), got {audio.shape}")
-            tokens = self._engine.checked(audio, "audio")
-        else:
-            tokens = self._tokens(self._sound_of(audio, "audio"))
+        tokens = self.tokens(audio)
         lines, told, _, _ = self._told(condition)
         if len(lines) != 1:
             raise ValueError(f"condition: expected one line of one note at a time for log_prob, got {len(lines)}")
@@ -230,6 +225,24 @@ class SoundModel(Model):
             assert drawn.log_probs is not None
             out[first : first + len(part)] = drawn.log_probs[0]
         return out
+
+    def tokens(self, audio: Any, what: str = "audio") -> Ints:
+        """What the model draws, of a sound: 0 to ``engine.num_tokens - 1``.
+
+        Parameters
+        ----------
+        audio : Audio, array [shape=(n,)] or path
+            One channel, at the model's rate; an array of integers holds tokens already.
+
+        Returns
+        -------
+        tokens : np.ndarray [shape=(n,)], int32
+        """
+        if not isinstance(audio, np.ndarray) or audio.dtype.kind not in "iu":
+            return self._tokens(self._sound_of(audio, what))
+        if audio.ndim != 1:
+            raise ValueError(f"{what}: expected tokens of shape (n,), got {audio.shape}")
+        return self._engine.checked(audio.astype(np.int32, casting="same_kind", copy=False), what)
 
     # -- from arguments to a plan ------------------------------------------------------------------------------------
 
