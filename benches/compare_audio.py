@@ -3,9 +3,10 @@
     python benches/compare_audio.py [--rounds 15] [--seconds 30 600] [--fftw PROGRAM] [--bound PROGRAM PROGRAM]
 
 Contenders take turns, round after round, so that a change of the machine's mood hits everyone; before that they must
-agree. One thread each, unless the row says otherwise. torch computes what torchaudio does: a short-time transform, a
-matrix product, a logarithm, another product. `--fftw` names `fftw_bench`, which prints how long FFTW takes for the bare
-transforms of as many frames; `--bound` names the reachability checks for music and for speech.
+agree. One thread each, unless the row says otherwise; calls with one and two threads also take turns by themselves,
+"back to back", when neither finds the caches cold or the second thread asleep. torch computes what torchaudio does: a
+short-time transform, a matrix product, a logarithm, another product. `--fftw` names `fftw_bench`, which prints how long
+FFTW takes for the bare transforms of as many frames; `--bound` names the reachability checks for music and for speech.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def program(*arguments):
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=int, nargs="+", default=[30, 600])
+    parser.add_argument("--seconds", type=int, nargs="+", default=[10, 30, 600])
     parser.add_argument("--only", nargs="+", default=["mfcc", "mel", "stft", "istft"])
     parser.add_argument("--fftw", help="the program fftw_bench")
     parser.add_argument("--bound", nargs=2, help="the programs logmel_bound, for music and for speech")
@@ -140,6 +141,16 @@ def main() -> None:
                     print(
                         f"| {seconds} s, {name} | {group} | {who} | {statistics.median(taken):.3f} | "
                         f"{min(taken):.3f} to {max(taken):.3f} | {ratio:.2f} |",
+                        flush=True,
+                    )
+                for who in [name for name in calls if name.endswith(", 2 threads")]:
+                    one = who.removesuffix(", 2 threads")
+                    times = race({one: calls[one], who: calls[who]}, 2 * rounds)
+                    ratio = statistics.median(b / a for a, b in zip(*times.values(), strict=True))
+                    alone, shared = (statistics.median(taken) for taken in times.values())
+                    print(
+                        f"| {seconds} s, {name} | {group}, back to back | {who} | {shared:.3f} | "
+                        f"{min(times[who]):.3f} to {max(times[who]):.3f} | {ratio:.2f} (of {alone:.3f}) |",
                         flush=True,
                     )
             common = (str(len(y)), "1")
