@@ -1,6 +1,8 @@
 """Fixtures of all rooms: a seeded generator, and one run of a numeric test on each instruction set of this machine."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -37,6 +39,41 @@ def on_every_isa(monkeypatch):
             results[name] = function()
         monkeypatch.delenv("MUSICGEN_EXT_CPU")
         return results
+
+    return run
+
+
+INTERRUPTED = """
+import os, signal, threading, time
+import numpy as np
+{before}
+sent = []
+def interrupt():
+    time.sleep(0.3)
+    sent.append(time.monotonic())
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt).start()
+try:
+    while True:
+        {call}
+except KeyboardInterrupt:
+    late = time.monotonic() - sent[0]
+{after}
+print(late)
+"""
+
+
+@pytest.fixture
+def ctrl_c():
+    """Run a call over and over in a process of its own until Ctrl-C ends it; the seconds that takes."""
+    if sys.platform == "win32":
+        pytest.skip("no such signal")
+
+    def run(before, call, after=""):
+        code = INTERRUPTED.format(before=before, call=call, after=after)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return float(done.stdout)
 
     return run
 
