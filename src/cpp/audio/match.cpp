@@ -252,14 +252,17 @@ struct Frames {
       return;
     }
     std::vector<double> norm(count, 0.0);
-    for (std::size_t i = 0; i < to_size(dims) * count; ++i)
-      norm[i % count] += static_cast<double>(values[i]) * values[i];
+    const auto for_each_value = [&](const auto& visit) {
+      for (std::size_t r = 0; r < to_size(dims); ++r)
+        for (std::size_t j = 0; j < count; ++j) visit(values[r * count + j], norm[j]);
+    };
+    for_each_value([](float value, double& sum) { sum += static_cast<double>(value) * value; });
     for (std::size_t j = 0; j < count; ++j) {
       silent = silent || norm[j] == 0;
       values[to_size(dims) * count + j] = norm[j] == 0 ? 1.0f : 0.0f;
       norm[j] = norm[j] == 0 ? 1 : std::sqrt(norm[j]);
     }
-    for (std::size_t i = 0; i < to_size(dims) * count; ++i) values[i] = static_cast<float>(values[i] / norm[i % count]);
+    for_each_value([](float& value, double length) { value = static_cast<float>(value / length); });
   }
 
   std::size_t rows, count;

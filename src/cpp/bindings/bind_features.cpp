@@ -5,8 +5,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <complex>
 #include <cstdint>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -58,65 +60,73 @@ void expect_bins(const Doubles& values, const char* name, const audio::Tiles& ti
   expect_shape(values, name, {tiles.bins});
 }
 
+// Calls work(begin, count) for pieces of n elements, without the lock; Ctrl-C is heard in between.
+template <typename Work>
+void in_pieces(std::int64_t n, const Work& work) {
+  constexpr std::int64_t piece = 1 << 20;  // a millisecond
+  without_lock([&] {
+    for (std::int64_t begin = 0; begin < n; begin += piece) {
+      if (begin > 0) poll_signals();
+      work(begin, std::min(piece, n - begin));
+    }
+  });
+}
+
 // How many NaN and infinities, and the flat index of the first one (-1: none).
 py::tuple nonfinite(const Plain& values) {
-  audio::Nonfinite found{};
+  audio::Nonfinite found{0, -1};
   const Isa isa = isa_in_use();
-  without_lock([&, data = values.data(), size = values.size()] { found = audio::nonfinite(data, size, isa); });
+  in_pieces(values.size(), [&, data = values.data()](std::int64_t begin, std::int64_t count) {
+    const audio::Nonfinite here = audio::nonfinite(data + begin, count, isa);
+    if (found.count == 0 && here.count > 0) found.first = begin + here.first;
+    found.count += here.count;
+  });
   return py::make_tuple(found.count, found.first);
 }
 
 bool any_from(const Plain& values, float limit) {
   bool found = false;
   const Isa isa = isa_in_use();
-  without_lock([&, data = values.data(), size = values.size()] { found = audio::any_from(data, size, limit, isa); });
+  in_pieces(values.size(), [&, data = values.data()](std::int64_t begin, std::int64_t count) {
+    found = found || audio::any_from(data + begin, count, limit, isa);
+  });
   return found;
 }
 
 float to_log(const Plain& x, bool squared, double factor, double amin, double offset, Plain& out) {
   expect_shape(out, "out", shape_of(x));
   if (!(amin >= 1e-300)) throw std::invalid_argument("amin: expected >= 1e-300, got " + std::to_string(amin));
-  float top = 0;
+  float top = -std::numeric_limits<float>::infinity();
   const Isa isa = isa_in_use();
-  without_lock([&, from = x.data(), to = out.mutable_data(), size = x.size()] {
-    top = audio::to_log(from, size, squared, factor, amin, offset, to, isa);
+  in_pieces(x.size(), [&, from = x.data(), to = out.mutable_data()](std::int64_t begin, std::int64_t count) {
+    top = std::max(top, audio::to_log(from + begin, count, squared, factor, amin, offset, to + begin, isa));
   });
   return top;
 }
 
 void at_least(Plain& out, float floor) {
   const Isa isa = isa_in_use();
-  without_lock([&, to = out.mutable_data(), size = out.size()] { audio::at_least(to, size, floor, isa); });
+  in_pieces(out.size(), [&, to = out.mutable_data()](std::int64_t begin, std::int64_t count) {
+    audio::at_least(to + begin, count, floor, isa);
+  });
 }
 
 void exp2_of(const Plain& x, double rate, double scale, Plain& out) {
   expect_shape(out, "out", shape_of(x));
   const Isa isa = isa_in_use();
-  without_lock([&, from = x.data(), to = out.mutable_data(), size = x.size()] {
-    audio::exp2_of(from, size, rate, scale, to, isa);
+  in_pieces(x.size(), [&, from = x.data(), to = out.mutable_data()](std::int64_t begin, std::int64_t count) {
+    audio::exp2_of(from + begin, count, rate, scale, to + begin, isa);
   });
 }
 
-// Values in [-1, 1]; checked by Python.
-void mu_compress(const Plain& x, double mu, Plain& out) {
+// One of the laws of companding; of values in [-1, 1], checked by Python.
+template <typename From, typename To, void (*law)(const From*, std::int64_t, double, To*, Isa)>
+void companded(const py::array_t<From, py::array::c_style>& x, double mu, py::array_t<To, py::array::c_style>& out) {
   expect_shape(out, "out", shape_of(x));
   const Isa isa = isa_in_use();
-  without_lock(
-      [&, from = x.data(), to = out.mutable_data(), size = x.size()] { audio::mu_compress(from, size, mu, to, isa); });
-}
-
-void mu_law(const Plain& x, double mu, py::array_t<std::int32_t, py::array::c_style>& out) {
-  expect_shape(out, "out", shape_of(x));
-  const Isa isa = isa_in_use();
-  without_lock(
-      [&, from = x.data(), to = out.mutable_data(), size = x.size()] { audio::mu_law(from, size, mu, to, isa); });
-}
-
-void mu_expand(const Doubles& x, double mu, Plain& out) {
-  expect_shape(out, "out", shape_of(x));
-  const Isa isa = isa_in_use();
-  without_lock(
-      [&, from = x.data(), to = out.mutable_data(), size = x.size()] { audio::mu_expand(from, size, mu, to, isa); });
+  in_pieces(x.size(), [&, from = x.data(), to = out.mutable_data()](std::int64_t begin, std::int64_t count) {
+    law(from + begin, count, mu, to + begin, isa);
+  });
 }
 
 using Complex = py::array_t<std::complex<float>, py::array::c_style>;
@@ -127,7 +137,9 @@ void polar(const Complex& x, Plain& magnitude, Complex& direction) {
   const Isa isa = isa_in_use();
   const auto* from = reinterpret_cast<const float*>(x.data());
   auto* to = reinterpret_cast<float*>(direction.mutable_data());
-  without_lock([&, length = magnitude.mutable_data(), size = x.size()] { audio::polar(from, size, length, to, isa); });
+  in_pieces(x.size(), [&, length = magnitude.mutable_data()](std::int64_t begin, std::int64_t count) {
+    audio::polar(from + 2 * begin, count, length + begin, to + 2 * begin, isa);
+  });
 }
 
 audio::Framing framing_of(const Plain& y, std::int64_t frame_length, std::int64_t hop_length, const Plain& out) {
@@ -290,9 +302,9 @@ void register_features(py::module_& m) {
   m.def("to_log", &to_log, x, "squared"_a, "factor"_a, "amin"_a, "offset"_a, out);
   m.def("at_least", &at_least, out, "floor"_a);
   m.def("exp2_of", &exp2_of, x, "rate"_a, "scale"_a, out);
-  m.def("mu_compress", &mu_compress, x, "mu"_a, out);
-  m.def("mu_law", &mu_law, x, "mu"_a, out);
-  m.def("mu_expand", &mu_expand, x, "mu"_a, out);
+  m.def("mu_compress", &companded<float, float, audio::mu_compress>, x, "mu"_a, out);
+  m.def("mu_law", &companded<float, std::int32_t, audio::mu_law>, x, "mu"_a, out);
+  m.def("mu_expand", &companded<double, float, audio::mu_expand>, x, "mu"_a, out);
   m.def("polar", &polar, x, py::arg("magnitude").noconvert(), py::arg("direction").noconvert());
   m.def("rms", &rms, y, "frame_length"_a, "hop_length"_a, out);
   m.def("zero_crossing_rate", &zero_crossing_rate, y, "frame_length"_a, "hop_length"_a, "threshold"_a, "zero_apart"_a,
