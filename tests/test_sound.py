@@ -165,6 +165,24 @@ def test_voices_alone_are_the_parts_of_the_mix(flute: Any) -> None:
     np.testing.assert_array_equal(both.y, mix.y)
 
 
+def test_lines_are_played_together_as_alone(flute: Any, free: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    chord = score_of((0, 96, 60), (0, 192, 67), (0, 384, 72))
+    lines = [*NOTES.lines(DUET), *NOTES.lines(chord)]
+    sounds = flute.play(lines, seed=2, style="bright")
+    assert [len(sound.y) for sound in sounds] == [round(RATE * (line.notes[-1, 1] + 0.5)) for line in lines]
+    for track in (0, 1):
+        alone = flute.sample(condition={"score": DUET, "voices": track, "style": "bright"}, seed=2)
+        np.testing.assert_array_equal(sounds[track].y, alone.y[: len(sounds[track].y)])
+    assert sounds[3].provenance["line"] == 1
+    monkeypatch.setattr(model.sound, "_TOGETHER", 2)
+    again = flute.play(lines, seed=2, style="bright", length="800 samples")
+    for one, other in zip(sounds, again, strict=True):
+        np.testing.assert_array_equal(one.y[:800], other.y)
+    assert flute.play([]) == []
+    with pytest.raises(ValueError, match="a model that plays notes"):
+        free.play(lines)
+
+
 def test_without_a_seed_every_sound_is_new_and_can_be_made_again(free: Any) -> None:
     first, second = free.sample(length=0.1), free.sample(length=0.1)
     assert first != second
@@ -272,6 +290,9 @@ def test_a_score_comes_in_many_forms(flute: Any, tmp_path: Path) -> None:
     expected = flute.sample(condition={"score": MELODY}, seed=1, length=0.1)
     for form in (path, str(path), MELODY.to_bytes()):
         np.testing.assert_array_equal(flute.sample(condition={"score": form}, seed=1, length=0.1).y, expected.y)
+    pytest.importorskip("pretty_midi")
+    got = flute.sample(condition={"score": MELODY.to_pretty_midi()}, seed=1, length=0.1)
+    np.testing.assert_array_equal(got.y, expected.y)
 
 
 def test_frames_of_a_score_are_the_score(flute: Any) -> None:

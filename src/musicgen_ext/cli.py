@@ -25,8 +25,6 @@ from musicgen_ext.audio import Audio, read_audio
 from musicgen_ext.encodings import read_voices
 from musicgen_ext.errors import MidiWarning, MusicgenExtError, WeightsError
 from musicgen_ext.midi import Score, read_midi
-from musicgen_ext.model.base import length_of
-from musicgen_ext.model.sound import TAIL
 from musicgen_ext.progress import Progress
 
 DONE, BAD_DATA, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -710,32 +708,24 @@ def _evaluate_rendering(arguments: argparse.Namespace, names: Sequence[str]) -> 
         for line in found:
             part = "" if len(found) == 1 else f" {line.name or line.track}, line {line.number}"
             lines[f"{files.shown(name)}{part}"] = line
-    heard = {}
-    with Progress(len(lines), "playing") as bar:
-        for name, line in lines.items():
-            seconds = float(line.notes[-1, 1]) + TAIL
-            frames = encoding.frames(line, encoding.num_frames(int(seconds * encoding.sample_rate)))
-            sound = loaded.sample(
-                condition={"frames": frames},
-                length=_no_longer(arguments.length, seconds),
-                seed=arguments.seed,
-                temperature=arguments.temperature,
-                top_p=arguments.top_p,
-            )
-            heard[name] = evaluate.hear(sound.y, sound.sr, line.notes)
-            bar.update(len(heard))
+    sounds = loaded.play(
+        list(lines.values()),
+        length=arguments.length,
+        seed=arguments.seed,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        progress=True,
+    )
+    heard = {
+        name: evaluate.hear(sound.y, sound.sr, line.notes)
+        for (name, line), sound in zip(lines.items(), sounds, strict=True)
+    }
     if heard:
         report = evaluate.rendering_report(heard)
         print(json.dumps(report, indent=2) if arguments.json else evaluate.format_rendering(report))
     if failed:
         _say(f"{len(arguments.scores) - failed} of {len(arguments.scores)} scores played, {failed} failed")
     return BAD_DATA if failed else DONE
-
-
-def _no_longer(length: str | None, seconds: float) -> str | None:
-    """The length asked for, or None where that is beyond what there is."""
-    number, _ = length_of(length, {"s": ("s", "sec", "second", "seconds")}, "60 s")
-    return length if 0 < number < seconds else None
 
 
 def _named(name: str, error: Exception) -> str:

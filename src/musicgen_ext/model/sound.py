@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack, cast, overload
 
@@ -27,6 +27,7 @@ TAIL = 0.5  # seconds after a score's last note, in which it dies away
 DEFAULT_SECONDS = 5.0  # of a model that is told nothing
 MAX_SECONDS = 86_400
 _BATCH = 64  # sequences in one call of the engine
+_TOGETHER = 16  # lines of different lengths that are played at once
 _CHUNK = 1 << 14  # samples in one call of the engine: its coins and frames are made for no more
 _LINE_BITS = 40  # of an index of coins, those above number the line
 
@@ -187,6 +188,69 @@ class SoundModel(Model):
         plan = self._plan(length, prompt, condition, temperature, top_k, top_p, seed)
         return (sound[0] for sound in self._blocks(plan, range(1), block))
 
+    def play(
+        self,
+        lines: Sequence[Line],
+        *,
+        style: str | None = None,
+        length: float | str | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        progress: bool = False,
+    ) -> list[Audio]:
+        """Every line by itself, all at once: of one score, or of many.
+
+        Parameters
+        ----------
+        lines : sequence of Line
+            As ``encoding.lines(score)`` finds them.
+        style, temperature, top_k, top_p, seed
+            As for `sample`: a line sounds as there.
+        length : float or str, optional
+            At most this much of every line; None: to half a second after its last note.
+
+        Returns
+        -------
+        list of Audio
+            One for every line.
+        """
+        encoding = self._encoding
+        if not isinstance(encoding, NotesToSound):
+            raise ValueError(f"lines: expected a model that plays notes, got {self!r}")
+        self._engine.sampler_options(temperature, top_k, top_p)
+        seed = seed_of(seed)
+        most = self._steps(length)
+        encoding.style(style)
+        record = self._record(seed, temperature, top_k, top_p, length)
+        ends = [math.ceil((float(line.notes[-1, 1]) + TAIL) * self.sample_rate) for line in lines]
+        steps = [self._allowed(end) if most is None else min(most, end) for end in ends]
+        order = sorted(range(len(lines)), key=lambda i: steps[i])
+        played: dict[int, Audio] = {}
+        with Progress(sum(steps), "playing", enabled=progress) as bar:
+            for first in range(0, len(order), _TOGETHER):
+                group = order[first : first + _TOGETHER]  # of nearly one length
+                plan = _Plan(
+                    seed=seed,
+                    num_steps=steps[group[-1]],
+                    lines=tuple(lines[i].number for i in group),
+                    told=tuple(_told(encoding, lines[i], style) for i in group),
+                    prompt=np.zeros(0, np.float32),
+                    forced=np.zeros(0, np.int32),
+                    options={"temperature": temperature, "top_k": top_k, "top_p": top_p},
+                    record=record,
+                )
+                sound = checks.empty("sound", (len(group), plan.num_steps))
+                done = 0
+                for part in self._parts(plan, range(1), _CHUNK):
+                    sound[:, done : done + part.shape[2]] = part[0]
+                    done += part.shape[2]
+                    bar.update(sum(steps[i] for i in order[:first]) + sum(min(done, steps[i]) for i in group))
+                for i, y in zip(group, sound, strict=True):
+                    played[i] = Audio(y[: steps[i]], self.sample_rate, provenance={**record, "line": lines[i].number})
+        return [played[i] for i in range(len(lines))]
+
     def log_prob(self, audio: Any, *, condition: Mapping[str, Any] | None = None) -> npt.NDArray[np.float64]:
         """What the model thinks of a sound.
 
@@ -284,9 +348,6 @@ class SoundModel(Model):
         encoding.style(style)
         lines = encoding.lines(score, voices)
 
-        def told(line: Line) -> _Told:
-            return lambda first, count: encoding.frames(line, count, first=first, style=style)
-
         notes = score.notes
         seconds = float(score.to_seconds((notes["start"] + notes["duration"]).max())) + TAIL
         heard: dict[str, Any] = {"notes": len(notes), "crc32": zlib.crc32(notes.tobytes())}
@@ -298,7 +359,12 @@ class SoundModel(Model):
         if style is not None:
             record["style"] = style
         numbers = tuple(line.number for line in lines)
-        return numbers, tuple(map(told, lines)), math.ceil(seconds * self.sample_rate), record
+        return (
+            numbers,
+            tuple(_told(encoding, line, style) for line in lines),
+            math.ceil(seconds * self.sample_rate),
+            record,
+        )
 
     def _frames(self, value: Any) -> Floats:
         told = self._engine.config.condition
@@ -323,7 +389,7 @@ class SoundModel(Model):
     ) -> _Plan:
         self._engine.sampler_options(temperature, top_k, top_p)
         seed = seed_of(seed)
-        number, unit = length_of(length, self.units, "4 s")
+        asked = self._steps(length)
         record = self._record(seed, temperature, top_k, top_p, length)
         lines, told, enough, heard = self._told(condition)
         if heard:
@@ -335,15 +401,10 @@ class SoundModel(Model):
                 raise ValueError(f"prompt: expected none where {len(lines)} lines are mixed, got one; choose a voice")
             record["prompt"] = {"samples": len(sound), "crc32": zlib.crc32(sound.tobytes())}
 
-        if unit is None:
-            num_steps = round(DEFAULT_SECONDS * self.sample_rate) + len(sound) if enough is None else enough
-        else:
-            num_steps = max(1, round(number * (self.sample_rate if unit == "s" else 1)))
-        if num_steps > MAX_SECONDS * self.sample_rate:
-            seconds = num_steps / self.sample_rate
-            raise ValueError(f"length: expected at most {MAX_SECONDS} seconds, got {seconds:g} ({length!r})")
+        default = round(DEFAULT_SECONDS * self.sample_rate) + len(sound) if enough is None else enough
+        num_steps = self._allowed(default) if asked is None else asked
         if num_steps <= len(sound):
-            what = "length" if unit is not None else "prompt"
+            what = "length" if length is not None else "prompt"
             raise ValueError(
                 f"{what}: expected a result longer than the prompt's {len(sound)} samples, got {num_steps}"
             )
@@ -363,6 +424,18 @@ class SoundModel(Model):
             options={"temperature": temperature, "top_k": top_k, "top_p": top_p},
             record=record,
         )
+
+    def _steps(self, length: float | str | None) -> int | None:
+        """Samples that were asked for."""
+        number, unit = length_of(length, self.units, "4 s")
+        if unit is None:
+            return None
+        return self._allowed(max(1, round(number * (self.sample_rate if unit == "s" else 1))))
+
+    def _allowed(self, steps: int) -> int:
+        if steps > MAX_SECONDS * self.sample_rate:
+            raise ValueError(f"length: expected at most {MAX_SECONDS} seconds, got {steps / self.sample_rate:g}")
+        return steps
 
     def _sound_of(self, source: Any, what: str) -> Floats:
         """One channel of samples at the model's rate, in [-1, 1]."""
@@ -410,6 +483,18 @@ class SoundModel(Model):
 
     def _blocks(self, plan: _Plan, indices: range, size: int) -> Iterator[Floats]:
         """Sound of some pieces [shape=(pieces, k)], `size` samples at a time."""
+        done = 0
+        for parts in self._parts(plan, indices, size):
+            lines, count = parts.shape[1:]
+            mixed = parts[:, 0] if lines == 1 else parts.sum(axis=1, dtype=np.float64) / lines
+            block = mixed.astype(np.float32, copy=False)
+            begun = plan.prompt[done : done + count]
+            block[:, : len(begun)] = begun
+            done += count
+            yield block
+
+    def _parts(self, plan: _Plan, indices: range, size: int) -> Iterator[Floats]:
+        """Sound of all lines of some pieces [shape=(pieces, lines, k)], `size` samples at a time."""
         pieces, lines = len(indices), len(plan.lines)
         coins = self._engine.coins(
             plan.seed, [index + (line << _LINE_BITS) for index in indices for line in plan.lines]
@@ -432,8 +517,8 @@ class SoundModel(Model):
                 **plan.options,
             )
             state = drawn.state
-            sound = self._decoded(drawn.tokens).reshape(pieces, lines, count)
-            mixed = sound[:, 0] if lines == 1 else sound.sum(axis=1, dtype=np.float64) / lines
-            block = mixed.astype(np.float32, copy=False)
-            block[:, : len(begun)] = plan.prompt[first : first + len(begun)]
-            yield block
+            yield self._decoded(drawn.tokens).reshape(pieces, lines, count)
+
+
+def _told(encoding: NotesToSound, line: Line, style: str | None) -> _Told:
+    return lambda first, count: encoding.frames(line, count, first=first, style=style)
