@@ -13,7 +13,10 @@ ENGINE = (
 SOURCES = ("base/arena", "base/cpu", "base/parallel", *(f"generate/{name}" for name in ENGINE))
 
 
-SPECTRA = ("base/arena", "base/cpu", "base/pool", "audio/fft", "audio/kernels", "audio/stft")
+SPECTRA = (
+    *("base/arena", "base/cpu", "base/pool"),
+    *(f"audio/{name}" for name in ("correlation", "fft", "kernels", "match", "stft")),
+)
 
 
 def hashes(compiler, program, *options, run=(), main="same_bits", names=SOURCES):

@@ -1,10 +1,12 @@
-// Takes spectra, mel bands and cepstra of noise and prints a hash of them for every instruction set of the machine it
-// runs on. All sets that have a fused multiply-add must print the same one, on any processor: see tests/test_arm.py.
+// Takes spectra, mel bands and cepstra of noise, searches for a clip in it, and prints a hash of all that for every
+// instruction set of the machine it runs on. All sets that have a fused multiply-add must print the same one, on any
+// processor: see tests/test_arm.py.
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <vector>
 
+#include "audio/match.h"
 #include "audio/stft.h"
 #include "base/cpu.h"
 
@@ -62,6 +64,25 @@ void add(std::uint64_t& hash, int n_fft, Isa isa) {
   }
 }
 
+// A short clip, whose products are added up, and a long one, whose products come out of transforms.
+void add_matches(std::uint64_t& hash, Isa isa) {
+  constexpr int kDims = 12;
+  constexpr std::int64_t kFrames = 2000;
+  std::vector<float> piece(kDims * kFrames);
+  for (float& x : piece) x = static_cast<float>(uniform() - 0.5);
+  for (const std::int64_t clip : {37, 400}) {
+    const Sequence query = {piece.data(), clip}, library = {piece.data(), kFrames};
+    std::vector<float> curve(static_cast<std::size_t>(kFrames - clip + 1)), costs(kFrames);
+    std::vector<std::int32_t> starts(kFrames);
+    const auto go_on = [] { return false; };
+    correlate({true}, kDims, query, {library}, {curve.data()}, 1, isa, go_on);
+    warp({Cost::cosine, {1, 1, 2}}, kDims, query, {library}, {costs.data()}, {starts.data()}, 1, isa, go_on);
+    mix(hash, curve);
+    mix(hash, costs);
+    mix(hash, starts);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -72,6 +93,7 @@ int main() {
       add<float>(hash, n_fft, isa);
       add<double>(hash, n_fft, isa);
     }
+    add_matches(hash, isa);
     std::printf("%s %016llx\n", name_of(isa), static_cast<unsigned long long>(hash));
   }
 }
