@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import musicgen_ext
+from musicgen_ext import weights
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "musicgen_ext"
@@ -156,6 +157,14 @@ def test_sampling_loads_nothing_heavy(tmp_path):
     assert (tmp_path / "x.mid").read_bytes()[:4] == b"MThd"
 
 
+def test_playing_a_score_loads_nothing_heavy(tmp_path, make_sound_model):
+    weights.write(tmp_path / "m.safetensors", make_sound_model())
+    score = "mg.Score([(0, 96, 60), (0, 192, 67)])"
+    sample = f"mg.sample({str(tmp_path / 'm.safetensors')!r}, condition={{'score': {score}}}, seed=1)"
+    fresh(f"{sample}.save({str(tmp_path / 'x.wav')!r})")
+    assert (tmp_path / "x.wav").read_bytes()[:4] == b"RIFF"
+
+
 def test_pybind11_stays_at_the_door():
     for path in SOURCES:
         if path.parent.name != "bindings":
@@ -219,7 +228,19 @@ def test_the_version_is_written_once():
 
 
 PUBLIC = {
-    "music": ["Audio", "Model", "Score", "build_info", "load", "match", "models", "read_midi", "sample"],
+    "music": [
+        "Audio",
+        "Model",
+        "Score",
+        "ScoreModel",
+        "SoundModel",
+        "build_info",
+        "load",
+        "match",
+        "models",
+        "read_midi",
+        "sample",
+    ],
     "corpora": ["FeatureStore", "TokenStore", "encode_corpus", "extract_features"],
     "rolls": ["piano_roll", "piano_rolls"],
     "errors": ["CheckpointError", "DeviceError", "MidiError", "MusicgenExtError", "WeightsError"],

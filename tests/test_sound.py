@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -577,6 +578,47 @@ def test_R42_results_in_a_child_process(flute: Any) -> None:
     finally:
         child.join(10)
     assert child.exitcode == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_R42_fork_while_another_thread_samples(flute: Any) -> None:
+    expected = flute.sample(condition={"score": DUET}, seed=6, length=0.1)
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            flute.sample(condition={"score": DUET}, seed=1, length=0.2)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if flute.sample(condition={"score": DUET}, seed=6, length=0.1) == expected else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("voices", ["all", "soprano"])
+def test_R40_exit_with_work_in_a_daemon_thread(voices: str, make_sound_model: Any, tmp_path: Path) -> None:
+    weights.write(tmp_path / "m.safetensors", make_sound_model())
+    DUET.save(tmp_path / "duet.mid")
+    code = (
+        "import sys, threading, time\n"
+        "import musicgen_ext as mg\n"
+        "model, condition = mg.load(sys.argv[1]), {'score': sys.argv[2], 'voices': sys.argv[3]}\n"
+        "threading.Thread(target=lambda: model.sample(condition=condition, length=3600), daemon=True).start()\n"
+        "time.sleep(0.3)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "m.safetensors", tmp_path / "duet.mid", voices],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
