@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import musicgen_ext as mg
-from musicgen_ext import cli, generate, model, weights
+from musicgen_ext import cli, evaluate, generate, model, weights
 from musicgen_ext.encodings import NotesToSound, Sound
 from musicgen_ext.errors import WeightsError
 from musicgen_ext.midi import Score, Track
@@ -747,3 +747,30 @@ def test_cli_info(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = capfd.readouterr().out
     for line in ("arch: wavenet", "sample_rate: 4000", 'lengths: ["s", "samples"]', '  style: ["plain", "bright"]'):
         assert line in out
+
+
+# -- the model in the wheel ------------------------------------------------------------------------------------------
+
+needs_bundled = pytest.mark.skipif("flute" not in model.models(), reason="the bundled model is not in this tree")
+
+
+@needs_bundled
+def test_bundled_flute_plays_in_tune() -> None:
+    info = mg.load("flute").info
+    assert info["bytes"] <= 4 << 20
+    assert info["licence"]
+    assert info["training_data"]
+    assert info["metrics"]
+    pitches = (67, 69, 71, 72, 74, 71, 67, 62, 64, 67)
+    score = score_of(*((480 * i, 480, pitch, 80) for i, pitch in enumerate(pitches)))
+    sound = mg.sample("flute", condition={"score": score}, seed=1)
+    assert sound == mg.sample("flute", condition={"score": score}, seed=1)
+    assert sound.duration == pytest.approx(5.5, abs=1e-3)
+    heard = evaluate.hear(sound.y, sound.sr, NotesToSound(sound.sr, 80).lines(score)[0].notes)
+    assert heard.in_tune >= 9
+
+
+@needs_bundled
+def test_bundled_flute_on_every_isa(on_every_isa: Any) -> None:
+    sounds = on_every_isa(lambda: mg.sample("flute", condition={"score": MELODY}, seed=7, length=0.1))
+    assert all(sound == sounds["baseline"] for sound in sounds.values())

@@ -22,7 +22,9 @@ Ints = npt.NDArray[np.int32]
 HALF_A_SEMITONE = 0.5
 _CLEAR = 0.5  # aperiodicity above which a frame has no pitch
 _MIDDLE = (0.25, 0.75)  # of a note: what is heard of its pitch
-_HALF_WIDTH = 30.0  # Hz beside a harmonic that belong to it: the main lobe of the window, and a little vibrato
+# Beside a harmonic belong to it: the main lobe of the window (16 Hz), and an eighth of a semitone of vibrato, but never
+# more than half of the spectrum in all.
+_LOBE, _VIBRATO, _MOST = 20.0, 0.0072, 0.25
 _FFT_SECONDS = 0.128
 
 
@@ -115,8 +117,8 @@ def _over_time(y: npt.NDArray[np.float32], sr: int, notes: Doubles) -> tuple[Dou
             for pitch in np.unique(sounding[:, 2]):
                 tone = 440 * 2 ** ((pitch - 69) / 12)
                 number = np.maximum(np.rint(hertz / tone), 1)
-                # A quarter of a semitone out of tune is still the harmonic.
-                harmonic |= np.abs(hertz - number * tone) <= _HALF_WIDTH + 0.0145 * number * tone
+                width = np.minimum(_LOBE + _VIBRATO * number * tone, _MOST * tone)
+                harmonic |= np.abs(hertz - number * tone) <= width
             tonal += float(power[harmonic].sum())
             apart += float(power[~harmonic & (hertz > 30)].sum())
         if tonal + apart > 0:
