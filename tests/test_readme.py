@@ -1,12 +1,18 @@
-"""The README's examples run as they stand, in order, in one interpreter's namespace."""
+"""The README's examples run as they stand, in order, in one interpreter's namespace; those of docstrings, too."""
 
+import doctest
+import importlib
 import re
 from pathlib import Path
 
 import numpy as np
 
+import pytest
+
 import musicgen_ext as mg
 
+PACKAGE = Path(mg.__file__).parent
+WITH_EXAMPLES = sorted(path for path in PACKAGE.rglob("*.py") if ">>> " in path.read_text(encoding="utf-8"))
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
@@ -51,3 +57,11 @@ def test_two_commands_and_no_more():
     assert all(len(command.strip().splitlines()) == 1 for command in commands)
     assert "chorale.mid" in commands[0]
     assert commands[1].rstrip().endswith("&& .venv-test/bin/pytest")
+
+
+@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: path.stem)
+def test_examples_of_docstrings_run(path):
+    name = ".".join(("musicgen_ext", *path.relative_to(PACKAGE).with_suffix("").parts))
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.attempted > 0
+    assert found.failed == 0

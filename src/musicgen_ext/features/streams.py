@@ -142,10 +142,14 @@ class StreamingSTFT(_Stream):
 
     Examples
     --------
-    >>> stream = StreamingSTFT(n_fft=512)
-    >>> frames = [stream.feed(block) for block in blocks]
+    >>> import numpy as np
+    >>> from musicgen_ext import features
+    >>> y = np.random.default_rng(0).normal(0, 0.1, 10_000)
+    >>> stream = features.StreamingSTFT(n_fft=512)
+    >>> frames = [stream.feed(block) for block in np.split(y, [1000, 1010, 7000])]
     >>> frames.append(stream.finish())
-    >>> np.concatenate(frames, axis=-1)  # stft(np.concatenate(blocks), n_fft=512), bit for bit
+    >>> bool(np.array_equal(np.concatenate(frames, axis=-1), features.stft(y, n_fft=512)))  # bit for bit
+    True
     """
 
     def __init__(
