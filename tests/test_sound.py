@@ -162,8 +162,13 @@ def test_voices_alone_are_the_parts_of_the_mix(flute: Any) -> None:
     assert parts[0].shape == mix.y.shape
     assert not np.array_equal(parts[0], parts[1])
     np.testing.assert_allclose(mix.y, (parts[0].astype(float) + parts[1]) / 2, atol=1e-7)
-    both = flute.sample(condition={"score": DUET, "voices": ["alto", 0]}, seed=2)
-    np.testing.assert_array_equal(both.y, mix.y)
+    for every in (["alto", 0], (voice for voice in ("alto", "soprano")), np.array([0, 1])):
+        both = flute.sample(condition={"score": DUET, "voices": every}, seed=2)
+        np.testing.assert_array_equal(both.y, mix.y)
+        assert len(both.provenance["condition"]["voices"]) == 2
+        both.to_wav()  # the record can be written
+    one = flute.sample(condition={"score": DUET, "voices": np.int64(1)}, seed=2)
+    np.testing.assert_array_equal(one.y, parts[1])
 
 
 def test_lines_are_played_together_as_alone(flute: Any, free: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -515,6 +520,14 @@ def test_R33_a_model_that_does_not_fit_itself(change: Any, words: str, tmp_path:
 def test_R33_notes_for_a_model_that_is_told_nothing(make_sound_model: Any) -> None:
     with pytest.raises(WeightsError, match=r"encoding\.name: expected 'sound' for a model without a condition"):
         mg.SoundModel(make_sound_model(condition=None))
+
+
+def test_R27_frames_are_copied(flute: Any) -> None:
+    frames = NOTES.frames(NOTES.lines(MELODY)[0], 20)
+    expected = flute.sample(condition={"frames": frames}, seed=1)
+    blocks = flute.stream(condition={"frames": frames}, seed=1, block=100)
+    frames[:] = 0
+    np.testing.assert_array_equal(np.concatenate(list(blocks)), expected.y)
 
 
 def test_frames_for_a_model_that_knows_no_notes(make_sound_model: Any) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Unpack, cast, overload
 
 import numpy as np
@@ -32,7 +32,17 @@ _CHUNK = 1 << 14  # samples in one call of the engine: its coins and frames are 
 _LINE_BITS = 40  # of an index of coins, those above number the line
 
 # Frames of what a model is told: the first, and how many; fewer come back where there are no more.
-_Told = Callable[[int, int], Floats]
+_Frames = Callable[[int, int], Floats]
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What a model is told: of every line that is mixed its number, which chooses its coins, and its frames."""
+
+    lines: tuple[int, ...] = (0,)
+    frames: tuple[_Frames, ...] = ()  # none, of a model that is told nothing
+    enough: int | None = None  # samples
+    record: dict[str, Any] = field(default_factory=dict)  # for the provenance
 
 
 @dataclass(frozen=True)
@@ -41,8 +51,7 @@ class _Plan:
 
     seed: int
     num_steps: int
-    lines: tuple[int, ...]  # numbers of the sequences that are mixed, which choose their coins
-    told: tuple[_Told, ...] | None  # of every line
+    told: _Told
     prompt: Floats  # what the sound begins with
     forced: Ints  # its tokens
     options: dict[str, Any]
@@ -145,7 +154,7 @@ class SoundModel(Model):
         check_device(device)
         count = 1 if num_samples is None else generate.check_integer("num_samples", num_samples, 1, MAX_SAMPLES)
         plan = self._plan(length, prompt, condition, temperature, top_k, top_p, seed)
-        together = max(1, _BATCH // len(plan.lines))
+        together = max(1, _BATCH // len(plan.told.lines))
         pieces: list[Audio] = []
         with Progress(count * plan.num_steps, "sampling", enabled=progress) as bar:
             for first in range(0, count, together):
@@ -234,8 +243,7 @@ class SoundModel(Model):
                 plan = _Plan(
                     seed=seed,
                     num_steps=steps[group[-1]],
-                    lines=tuple(lines[i].number for i in group),
-                    told=tuple(_told(encoding, lines[i], style) for i in group),
+                    told=_of_lines(encoding, [lines[i] for i in group], style),
                     prompt=np.zeros(0, np.float32),
                     forced=np.zeros(0, np.int32),
                     options={"temperature": temperature, "top_k": top_k, "top_p": top_p},
@@ -268,9 +276,9 @@ class SoundModel(Model):
             it, at temperature 1. ``-log_probs.mean() / np.log(2)`` are bits per sample.
         """
         tokens = self.tokens(audio)
-        lines, told, _, _ = self._told(condition)
-        if len(lines) != 1:
-            raise ValueError(f"condition: expected one line of one note at a time for log_prob, got {len(lines)}")
+        told = self._told(condition)
+        if len(told.lines) != 1:
+            raise ValueError(f"condition: expected one line of one note at a time for log_prob, got {len(told.lines)}")
         if not len(tokens):
             return np.zeros(0)
         out = np.empty(len(tokens))
@@ -324,21 +332,18 @@ class SoundModel(Model):
         accepted["frames"] = f"an array of shape (F, {told.channels}), a row for every {told.hop_length} samples"
         return accepted
 
-    def _told(
-        self, condition: Mapping[str, Any] | None
-    ) -> tuple[tuple[int, ...], tuple[_Told, ...] | None, int | None, dict[str, Any]]:
-        """Numbers of the lines, what each is told, the samples that this is enough for, and a record of it."""
+    def _told(self, condition: Mapping[str, Any] | None) -> _Told:
         given = {name: value for name, value in self._checked_names(condition).items() if value is not None}
         if self._engine.config.condition is None:
-            return (0,), None, None, {}
+            return _Told()
         if "frames" in given:
             others = [name for name in given if name != "frames"]
             if others:
                 raise ValueError(f"condition: expected 'frames' alone, got {others[0]!r} with it")
             frames = self._frames(given["frames"])
             hop = self._engine.config.condition.hop_length
-            shape = {"shape": list(frames.shape), "crc32": zlib.crc32(frames.tobytes())}
-            return (0,), (lambda first, count: frames[first : first + count],), len(frames) * hop, {"frames": shape}
+            record = {"frames": {"shape": list(frames.shape), "crc32": zlib.crc32(frames.tobytes())}}
+            return _Told((0,), (lambda first, count: frames[first : first + count],), len(frames) * hop, record)
         if "score" not in given:
             known = " or ".join(repr(name) for name in ("score", "frames") if name in self._conditions())
             raise ValueError(f"condition: expected {known} for this model, got {sorted(given) or None}")
@@ -346,25 +351,18 @@ class SoundModel(Model):
         score = score_of(given["score"], "condition['score']")
         voices, style = given.get("voices", "all"), given.get("style")
         encoding.style(style)
+        if isinstance(voices, Iterable) and not isinstance(voices, str):
+            voices = list(voices)
         lines = encoding.lines(score, voices)
 
         notes = score.notes
         seconds = float(score.to_seconds((notes["start"] + notes["duration"]).max())) + TAIL
-        heard: dict[str, Any] = {"notes": len(notes), "crc32": zlib.crc32(notes.tobytes())}
+        source: dict[str, Any] = {"notes": len(notes), "crc32": zlib.crc32(notes.tobytes())}
         if score.provenance:
-            heard["provenance"] = score.provenance
-        record: dict[str, Any] = {"score": heard}
-        if not isinstance(voices, str) or voices != "all":
-            record["voices"] = voices if isinstance(voices, str | int) else list(voices)
-        if style is not None:
-            record["style"] = style
-        numbers = tuple(line.number for line in lines)
-        return (
-            numbers,
-            tuple(_told(encoding, line, style) for line in lines),
-            math.ceil(seconds * self.sample_rate),
-            record,
-        )
+            source["provenance"] = score.provenance
+        heard = {"score": source, "voices": None if voices == "all" else voices, "style": style}
+        heard = {name: value for name, value in heard.items() if value is not None}
+        return replace(_of_lines(encoding, lines, style), enough=math.ceil(seconds * self.sample_rate), record=heard)
 
     def _frames(self, value: Any) -> Floats:
         told = self._engine.config.condition
@@ -375,7 +373,7 @@ class SoundModel(Model):
             raise ValueError(f"condition['frames']: expected shape (F, N) with {told.channels} channels, got {got}")
         if not len(frames):
             raise ValueError("condition['frames']: expected at least 1 frame, got 0")
-        return np.ascontiguousarray(frames, np.float32)
+        return np.array(frames, np.float32, order="C")  # ours: nobody changes it while we play
 
     def _plan(
         self,
@@ -391,25 +389,27 @@ class SoundModel(Model):
         seed = seed_of(seed)
         asked = self._steps(length)
         record = self._record(seed, temperature, top_k, top_p, length)
-        lines, told, enough, heard = self._told(condition)
-        if heard:
-            record["condition"] = heard
+        told = self._told(condition)
+        if told.record:
+            record["condition"] = told.record
 
         sound = np.zeros(0, np.float32) if prompt is None else self._sound_of(prompt, "prompt")
         if len(sound):
-            if len(lines) > 1:
-                raise ValueError(f"prompt: expected none where {len(lines)} lines are mixed, got one; choose a voice")
+            if len(told.lines) > 1:
+                mixed = len(told.lines)
+                raise ValueError(f"prompt: expected none where {mixed} lines are mixed, got one; choose a voice")
             record["prompt"] = {"samples": len(sound), "crc32": zlib.crc32(sound.tobytes())}
 
-        default = round(DEFAULT_SECONDS * self.sample_rate) + len(sound) if enough is None else enough
+        default = told.enough or round(DEFAULT_SECONDS * self.sample_rate) + len(sound)
         num_steps = self._allowed(default) if asked is None else asked
         if num_steps <= len(sound):
             what = "length" if length is not None else "prompt"
             raise ValueError(
                 f"{what}: expected a result longer than the prompt's {len(sound)} samples, got {num_steps}"
             )
-        if "frames" in heard and enough is not None and num_steps > enough:
-            frames, hop = heard["frames"]["shape"][0], enough // heard["frames"]["shape"][0]
+        if "frames" in told.record and told.enough is not None and num_steps > told.enough:
+            frames = told.record["frames"]["shape"][0]
+            hop = told.enough // frames
             raise ValueError(
                 f"condition['frames']: expected at least {-(-num_steps // hop)} frames of {hop} samples for "
                 f"{num_steps} samples, got {frames}"
@@ -417,7 +417,6 @@ class SoundModel(Model):
         return _Plan(
             seed=seed,
             num_steps=num_steps,
-            lines=lines,
             told=told,
             prompt=sound,
             forced=self._tokens(sound),
@@ -471,14 +470,14 @@ class SoundModel(Model):
         half = (self._engine.num_tokens - 1) / 2
         return ((tokens - half) / half).astype(np.float32)
 
-    def _window(self, told: tuple[_Told, ...] | None, first: int, count: int, pieces: int = 1) -> dict[str, Any]:
+    def _window(self, told: _Told, first: int, count: int, pieces: int = 1) -> dict[str, Any]:
         """What the engine is told for `count` samples from `first` on: their frames and the neighbours of these."""
         config = self._engine.config.condition
-        if told is None or config is None:
+        if config is None:
             return {}
         hop, beside = config.hop_length, config.kernel_size // 2
         begin = max(0, first // hop - beside)
-        frames = np.stack([each(begin, -(-(first + count) // hop) + beside - begin) for each in told])
+        frames = np.stack([each(begin, -(-(first + count) // hop) + beside - begin) for each in told.frames])
         return {"condition": np.tile(frames, (pieces, 1, 1)), "offset": first - begin * hop}
 
     def _blocks(self, plan: _Plan, indices: range, size: int) -> Iterator[Floats]:
@@ -495,9 +494,9 @@ class SoundModel(Model):
 
     def _parts(self, plan: _Plan, indices: range, size: int) -> Iterator[Floats]:
         """Sound of all lines of some pieces [shape=(pieces, lines, k)], `size` samples at a time."""
-        pieces, lines = len(indices), len(plan.lines)
+        pieces, lines = len(indices), len(plan.told.lines)
         coins = self._engine.coins(
-            plan.seed, [index + (line << _LINE_BITS) for index in indices for line in plan.lines]
+            plan.seed, [index + (line << _LINE_BITS) for index in indices for line in plan.told.lines]
         )
         state = self._engine.start(pieces * lines)
         for first in range(0, plan.num_steps, size):
@@ -520,5 +519,8 @@ class SoundModel(Model):
             yield self._decoded(drawn.tokens).reshape(pieces, lines, count)
 
 
-def _told(encoding: NotesToSound, line: Line, style: str | None) -> _Told:
-    return lambda first, count: encoding.frames(line, count, first=first, style=style)
+def _of_lines(encoding: NotesToSound, lines: Sequence[Line], style: str | None) -> _Told:
+    def frames(line: Line) -> _Frames:
+        return lambda first, count: encoding.frames(line, count, first=first, style=style)
+
+    return _Told(tuple(line.number for line in lines), tuple(map(frames, lines)))
