@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 import warnings
 
 import numpy as np
@@ -571,6 +572,22 @@ def test_R23_shapes(function):
 @pytest.mark.parametrize("scale", [1e-40, 1e-30, 1e30])
 def test_R26_huge_and_tiny_sounds(rng, function, scale):
     assert np.isfinite(function((scale * rng.normal(size=3000)).astype(np.float32))).all()
+
+
+def test_R26_faint_sounds_are_stretched_alike_and_not_slowly(rng):
+    y = rng.normal(size=100_000).astype(np.float32)
+    stretched = signals.time_stretch(y, 1.1)
+    np.testing.assert_array_equal(signals.time_stretch(np.ldexp(y, -80), 1.1), np.ldexp(stretched, -80))
+    assert not signals.time_stretch(np.zeros_like(y), 1.1).any()
+    pairs = []
+    for _ in range(5):  # in turns, so that a busy machine is busy for both; the best pair counts
+        times = []
+        for sound in (y, y * np.float32(1e-40)):
+            begun = time.process_time()
+            signals.time_stretch(sound, 1.1)
+            times.append(time.process_time() - begun)
+        pairs.append(times[1] / times[0])
+    assert min(pairs) < 2
 
 
 @pytest.mark.parametrize(
