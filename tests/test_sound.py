@@ -755,6 +755,34 @@ def test_R47_cli_refuses(
     assert sorted(os.listdir()) == before
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and terminals")
+def test_R47_interrupted(here: Path) -> None:
+    pty = pytest.importorskip("pty")
+    leader, follower = pty.openpty()
+    arguments = ["sample", "m.safetensors", "-c", "score=duet.mid", "--length", "3600 s", "-o", "x.wav"]
+    above = str(Path(mg.__file__).parents[1])
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "musicgen_ext", *arguments],
+            stdout=subprocess.PIPE, stderr=follower, env={**os.environ, "PYTHONPATH": above},
+        )  # fmt: skip
+        shown = b""
+        while b"sampling" not in shown:  # the bar says that the work has begun
+            shown += os.read(leader, 1 << 16)
+        child.send_signal(signal.SIGINT)
+        out = child.communicate(timeout=60)[0]
+        os.write(follower, b"\0")  # so that there is something to read, whatever was said
+        while b"\0" not in shown:
+            shown += os.read(leader, 1 << 16)
+    finally:
+        os.close(leader)
+        os.close(follower)
+    assert (child.returncode, out) == (130, b"")
+    assert shown.endswith(b"interrupted\r\n\0")
+    assert b"Traceback" not in shown
+    assert "x.wav" not in os.listdir()
+
+
 def test_cli_info(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["info", "m.safetensors"]) == 0
     out = capfd.readouterr().out
