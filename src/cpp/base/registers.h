@@ -23,11 +23,13 @@
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #define MUSICGEN_ALWAYS_INLINE
+#define MUSICGEN_NOINLINE __declspec(noinline)
 #define __builtin_memcpy std::memcpy
 #define __builtin_inff() std::numeric_limits<float>::infinity()
 #define __builtin_sqrt std::sqrt
 #else
 #define MUSICGEN_ALWAYS_INLINE __attribute__((always_inline))
+#define MUSICGEN_NOINLINE __attribute__((noinline))
 #endif
 
 // What the namespace of an instruction set calls `name`.

@@ -1,5 +1,5 @@
-// The file MUSICGEN_KERNELS once for every instruction set, each time after its lanes and activations and in a namespace
-// of its own. See generate/lanes.h.
+// The file MUSICGEN_KERNELS once for every instruction set, each time after its lanes and activations and in a
+// namespace of its own. See generate/lanes.h.
 
 namespace baseline {
 #include "generate/lanes_baseline.inl"

@@ -9,6 +9,16 @@
 #include "base/registers.h"
 #include "generate/kernels.h"
 
+// Before a loop over an array that is to live in registers: GCC 12 leaves loops with much in them as they are, and an
+// array that a variable indexes in memory.
+#if defined(__clang__)
+#define MUSICGEN_UNROLL MUSICGEN_PRAGMA(unroll)
+#elif defined(__GNUC__)
+#define MUSICGEN_UNROLL MUSICGEN_PRAGMA(GCC unroll 16)
+#else
+#define MUSICGEN_UNROLL
+#endif
+
 namespace musicgen::generate {
 
 inline void fetch_ahead(const void* p) {

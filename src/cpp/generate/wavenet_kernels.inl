@@ -73,6 +73,7 @@ constexpr std::size_t kAhead = 64 * 64;
 template <Precision P, int N>
 inline MUSICGEN_ALWAYS_INLINE void begin(typename Line<P>::Sum (&sums)[N], const float* start, const Matrix& m,
                                          int row) {
+  MUSICGEN_UNROLL
   for (int v = 0; v < N; ++v) {
     if constexpr (P == Precision::int8) {
       sums[v] = sums_from(m.minus_bias + row + kLanes * v);
@@ -97,6 +98,7 @@ inline MUSICGEN_ALWAYS_INLINE void add_lines(typename Line<P>::Sum (&sums)[N], c
                                              const unsigned char* x, int lines) {
   do {
     const Line<P> line(x);
+    MUSICGEN_UNROLL
     for (int v = 0; v < N; ++v) {
       fetch_ahead(w + kAhead + 64 * v);
       line.add_to(sums[v], w + 64 * v);
@@ -113,10 +115,12 @@ inline MUSICGEN_ALWAYS_INLINE void add_lines(typename Line<P>::Sum (&a)[M], type
                                              int lines) {
   do {
     const Line<P> line_a(xa), line_b(xb);
+    MUSICGEN_UNROLL
     for (int v = 0; v < M; ++v) {
       fetch_ahead(w + kAhead + 64 * v);
       line_a.add_to(a[v], w + 64 * v);
     }
+    MUSICGEN_UNROLL
     for (int v = 0; v < N; ++v) {
       fetch_ahead(w + kAhead + 64 * (M + v));
       line_b.add_to(b[v], w + 64 * (M + v));
@@ -127,6 +131,7 @@ inline MUSICGEN_ALWAYS_INLINE void add_lines(typename Line<P>::Sum (&a)[M], type
   } while (--lines > 0);
 }
 
+// Not inlined into one another: the compiler would keep the constants of exp in the registers that the sums need.
 template <Precision P, int RV>
 struct Layers {
   using Sum = typename Line<P>::Sum;
@@ -156,6 +161,7 @@ struct Layers {
       Sum sums[kBlock];
       begin<P, kBlock>(sums, start + kLanes * first, m, kLanes * first);
       add_lines<P, kBlock>(sums, weights(m, first), stride(m, kTile), input(s, row), kLineCount);
+      MUSICGEN_UNROLL
       for (int v = 0; v < kBlock; ++v) {
         const int at = kLanes * (first + v);
         store(out + at, finish<P>(sums[v], start + at, m, at, scale(s, row)));
@@ -168,7 +174,7 @@ struct Layers {
   }
 
   // What the taps [from, …) but the newest add to a layer's gates.
-  static inline void older(const WaveNetStep& s, int l, int from, const float* start) {
+  static MUSICGEN_NOINLINE void older(const WaveNetStep& s, int l, int from, const float* start) {
     const WaveNetLayer& layer = s.layers[l];
     for (int k = from; k + 1 < s.n_taps; ++k) {
       tap(s, layer.taps[k], s.row(layer, back(s, layer, k)), start, s.sums);
@@ -181,25 +187,30 @@ struct Layers {
     unsigned char* out = s.rings + row * s.row_bytes;
     if constexpr (kBytes) {
       V most = magnitude(h[0]);
+      MUSICGEN_UNROLL
       for (int v = 1; v < RV; ++v) most = max(magnitude(h[v]), most);
       const float largest = largest_of(most);
       const V factor = set1(largest > 0.0f ? 127.0f / largest : 0.0f), limit = set1(127.0f);
+      MUSICGEN_UNROLL
       for (int v = 0; v < RV; ++v) store_bytes(out + kLanes * v, min(mul(h[v], factor), limit));
       s.scales[row] = largest * kByteScale;
     } else {
+      MUSICGEN_UNROLL
       for (int v = 0; v < RV; ++v) store(reinterpret_cast<float*>(out) + kLanes * v, h[v]);
     }
   }
 
   // The newest tap and the gates; where z was stored.
-  static inline const unsigned char* newest(const WaveNetStep& s, int l, std::size_t row) {
+  static MUSICGEN_NOINLINE const unsigned char* newest(const WaveNetStep& s, int l) {
     const Matrix& m = s.layers[l].taps[s.n_taps - 1];
+    const std::size_t row = s.row(s.layers[l], 0);
     float* const z = static_cast<float*>(s.z) + static_cast<std::size_t>(l) * kChannels;
     unsigned char* const bytes = static_cast<unsigned char*>(s.z) + static_cast<std::size_t>(l) * kChannels;
     for (int first = 0; first < kGates; first += kBlock) {
       Sum sums[kBlock];
       begin<P, kBlock>(sums, s.sums + kLanes * first, m, kLanes * first);
       add_lines<P, kBlock>(sums, weights(m, first), stride(m, kTile), input(s, row), kLineCount);
+      MUSICGEN_UNROLL
       for (int v = 0; v < kBlock; v += 2) {
         const int at = kLanes * (first + v);
         const V f = finish<P>(sums[v], s.sums + at, m, at, scale(s, row));
@@ -216,47 +227,53 @@ struct Layers {
   }
 
   // h += residual(z), and in its shadow the older taps of the next layer.
-  static inline void residual(const WaveNetStep& s, int l, const unsigned char* z, V (&h)[RV]) {
+  static MUSICGEN_NOINLINE void residual(const WaveNetStep& s, int l, const unsigned char* z) {
     const WaveNetLayer &layer = s.layers[l], &next = s.layers[l + 1];
     const Matrix &m = layer.residual, &tap0 = next.taps[0];
     const float* start = s.start(l + 1, kGates * kLanes);
+    V h[RV];
     if constexpr (kTogether) {
       const std::size_t row = s.row(next, back(s, next, 0));
       Sum sums[RV], gates[kGates];
       begin<P, RV>(sums, layer.residual_bias, m, 0);
       begin<P, kGates>(gates, start, tap0, 0);
       add_lines<P, RV, kGates>(sums, gates, m.weights, z, input(s, row), kLineCount);
+      MUSICGEN_UNROLL
       for (int v = 0; v < RV; ++v)
-        h[v] = add(h[v], finish<P>(sums[v], layer.residual_bias + kLanes * v, m, kLanes * v, kByteScale));
+        h[v] = add(load(s.h + kLanes * v),
+                   finish<P>(sums[v], layer.residual_bias + kLanes * v, m, kLanes * v, kByteScale));
+      MUSICGEN_UNROLL
       for (int v = 0; v < kGates; ++v)
         store(s.sums + kLanes * v, finish<P>(gates[v], start + kLanes * v, tap0, kLanes * v, scale(s, row)));
+      remember(s, s.row(next, 0), h);
       older(s, l + 1, 1, s.sums);
     } else {
+      older(s, l + 1, 0, start);
       constexpr int kPart = RV < kSoloVecs ? RV : kSoloVecs;
       for (int first = 0; first < RV; first += kPart) {
         Sum sums[kPart];
         begin<P, kPart>(sums, layer.residual_bias + kLanes * first, m, kLanes * first);
         add_lines<P, kPart>(sums, m.weights + static_cast<std::size_t>(first) * 64, stride(m, RV), z, kLineCount);
+        MUSICGEN_UNROLL
         for (int v = 0; v < kPart; ++v) {
           const int at = kLanes * (first + v);
-          h[first + v] = add(h[first + v], finish<P>(sums[v], layer.residual_bias + at, m, at, kByteScale));
+          h[first + v] = add(load(s.h + at), finish<P>(sums[v], layer.residual_bias + at, m, at, kByteScale));
         }
       }
-      older(s, l + 1, 0, start);
+      remember(s, s.row(next, 0), h);
     }
+    MUSICGEN_UNROLL
+    for (int v = 0; v < RV; ++v) store(s.h + kLanes * v, h[v]);
   }
 
   static void run(const WaveNetStep& s) {
-    V h[RV];
-    for (int v = 0; v < RV; ++v) h[v] = load(s.h + kLanes * v);
     older(s, 0, 0, s.start(0, kGates * kLanes));
-    for (int l = 0;; ++l) {
-      const std::size_t row = s.row(s.layers[l], 0);
-      remember(s, row, h);
-      const unsigned char* z = newest(s, l, row);
-      if (l + 1 == s.n_layers) break;
-      residual(s, l, z, h);
-    }
+    V h[RV];
+    MUSICGEN_UNROLL
+    for (int v = 0; v < RV; ++v) h[v] = load(s.h + kLanes * v);
+    remember(s, s.row(s.layers[0], 0), h);
+    for (int l = 0; l + 1 < s.n_layers; ++l) residual(s, l, newest(s, l));
+    newest(s, s.n_layers - 1);
   }
 };
 

@@ -59,8 +59,8 @@ class WaveNetModel::Packer final : public Packing {
       pack_side_by_side({{residual, units}, {tap(i + 1, 0), rows}}, model_.precision_);
       model_.macs_ += (units.size() + rows.size()) * units.size();
     } else {
-      product(residual, units, tiles_of(static_cast<int>(units.size()) / kLanes, 1));
       product(tap(i + 1, 0), rows, tiles);
+      product(residual, units, tiles_of(static_cast<int>(units.size()) / kLanes, 1));
     }
   }
 
