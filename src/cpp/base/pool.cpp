@@ -10,11 +10,8 @@
 #include <thread>
 #include <vector>
 
-#include "base/target.h"
+#include "base/spin.h"
 
-#if MUSICGEN_X86
-#include <immintrin.h>
-#endif
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #define MUSICGEN_FORKS 1
@@ -37,14 +34,6 @@ constexpr std::chrono::milliseconds kBetweenPolls{10};
 // the caller's. It keeps its processor for the first of these times only, and then offers it to others between looks.
 constexpr std::chrono::microseconds kBeforeYield{50};
 constexpr std::chrono::microseconds kBeforeSleep{1000};
-
-inline void breathe() {
-#if MUSICGEN_X86
-  _mm_pause();
-#elif MUSICGEN_ARM64 && defined(__GNUC__)
-  __asm__ volatile("yield");
-#endif
-}
 
 template <typename Condition>
 bool soon(const Condition& condition) {

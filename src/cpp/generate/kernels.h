@@ -36,7 +36,6 @@ struct Matrix {
   int cols = 0;                     // padded to a multiple of 16
   std::vector<int> tiles;           // vectors in each tile
   const char* weights = nullptr;    // first tile; the next ones are `tile_pitch` bytes apart
-  std::size_t stride = 0;           // from column to column where another matrix lies between them; 0: they touch
   bool far = false;                 // part of more weights than a second-level cache holds
   int lines_ahead = 0;              // how far ahead one sequence asks for weights; 0: the processor guesses well enough
   std::size_t tile_pitch = 0;       // of a full tile, whatever lies between included

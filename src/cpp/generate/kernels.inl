@@ -86,7 +86,7 @@ void block(const Term* terms, int n_terms, int tile, int vecs, int first, int ro
   for (int t = 0; t < n_terms; ++t) {
     const Matrix& m = *terms[t].matrix;
     const char* w = m.weights + static_cast<std::size_t>(tile) * m.tile_pitch + static_cast<std::size_t>(64) * first;
-    const std::size_t stride = m.stride != 0 ? m.stride : static_cast<std::size_t>(64) * vecs;
+    const std::size_t stride = static_cast<std::size_t>(64) * vecs;
     constexpr bool kMayFetch = P != Precision::int8;
     if (kMayFetch && (NB == 1 ? m.lines_ahead > 0 : terms[t].ahead != 0)) {
       accumulate<P, NV, NB, kMayFetch>(acc, m, w, stride, row, terms[t].x, terms[t].ahead, terms[t].lines);

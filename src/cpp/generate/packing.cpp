@@ -121,23 +121,6 @@ void Packing::pack(const std::vector<Part>& parts, const Indices& rows, const st
   }
 }
 
-void Packing::pack_side_by_side(const std::vector<std::pair<Part, Indices>>& parts, Precision precision) {
-  std::size_t height = 0;
-  for (const auto& [part, rows] : parts) {
-    prepare(part, rows, {static_cast<int>(rows.size()) / kLanes}, precision);
-    height += rows.size();
-  }
-  std::byte* out = take(tile_bytes(precision, static_cast<int>(height) / kLanes, parts.front().first.matrix->cols));
-  std::size_t first = 0;  // bytes: a line for every sixteen rows
-  for (const auto& [part, rows] : parts) {
-    Matrix& matrix = *part.matrix;
-    matrix.stride = height / kLanes * kLine;
-    matrix.weights = reinterpret_cast<const char*>(out) + first;
-    if (writing_) write_tile(out + first, *part.tensor, part.columns, rows.data(), matrix.vecs, precision, height);
-    first += to_size(matrix.vecs) * kLine;
-  }
-}
-
 std::size_t Packing::matrix_bytes(const std::vector<int>& tiles, std::size_t columns) {
   std::size_t bytes = 0;
   for (const int vecs : tiles) bytes += tile_bytes(Precision::float32, vecs, static_cast<int>(columns));
@@ -155,12 +138,11 @@ void Packing::write_matrix(std::byte* out, const Tensor& tensor, const Indices& 
 }
 
 void Packing::write_tile(std::byte* out, const Tensor& t, const Indices& columns, const std::int64_t* rows, int vecs,
-                         Precision precision, std::size_t height) const {
+                         Precision precision) const {
   const std::size_t together = precision == Precision::float32 ? 1 : precision == Precision::bfloat16 ? 2 : 4;
-  const std::size_t n = to_size(vecs) * kLanes;
-  if (height == 0) height = n;
+  const std::size_t height = to_size(vecs) * kLanes;
   for (std::size_t c = 0; c < columns.size(); ++c)
-    for (std::size_t r = 0; r < n; ++r) {
+    for (std::size_t r = 0; r < height; ++r) {
       const bool real = rows[r] >= 0 && columns[c] >= 0;
       const std::size_t at = c / together * together * height + r * together + c % together;
       if (precision == Precision::int8) {

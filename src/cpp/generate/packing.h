@@ -77,10 +77,6 @@ class Packing {
   // Matrices with the same rows, tile by tile behind one another.
   void pack(const std::vector<Part>& parts, const Indices& rows, const std::vector<int>& tiles, Precision precision);
 
-  // Matrices of a single tile and as many columns, each with its own rows: a column of the first, of the second, …, the
-  // next column of the first.
-  void pack_side_by_side(const std::vector<std::pair<Part, Indices>>& parts, Precision precision);
-
   static void describe(Matrix& matrix, std::size_t rows, const std::vector<int>& tiles, std::size_t columns,
                        Precision precision);
   // All tiles of a float32 matrix, end to end.
@@ -93,9 +89,8 @@ class Packing {
 
  private:
   void prepare(const Part& part, const Indices& rows, const std::vector<int>& tiles, Precision precision);
-  // `height`: rows from one column to the next; 0: as many as the tile has.
   void write_tile(std::byte* out, const Tensor& tensor, const Indices& columns, const std::int64_t* rows, int vecs,
-                  Precision precision, std::size_t height = 0) const;
+                  Precision precision) const;
   int lines_ahead(Precision precision) const;
 
   Precision precision_;

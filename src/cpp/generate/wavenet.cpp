@@ -1,12 +1,16 @@
 #include "generate/wavenet.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <memory>
+#include <thread>
 
 #include "base/checked.h"
 #include "base/parallel.h"
 #include "generate/logistics.h"
 #include "generate/wavenet_kernels.h"
+#include "generate/wavenet_pair.h"
 
 namespace musicgen::generate {
 
@@ -15,7 +19,7 @@ namespace {
 constexpr int kConditionBlock = 16;  // frames whose share of the gates' sums is computed, and kept, at once
 
 // One thread's share of a request: the sequences [first, first + count). All memory is taken in the constructor.
-class Worker {
+class Worker final : public WaveNetPair::Sequence {
  public:
   Worker(const WaveNetModel& model, std::vector<WaveNetState>& states, const WaveNetRequest& request,
          std::int64_t first, std::int64_t count, Isa isa)
@@ -46,36 +50,25 @@ class Worker {
     dense_rows_.resize(std::max(n, to_size(kConditionBlock)));
     drawing_.reserve(n);
     load_states();
+    start_time_ = sequences_.front().time;
   }
+
+  // The helper's work on the only sequence, while another thread runs.
+  void help() { pair_->help(); }
+  void pair(Isa isa) {
+    if (layers_ != nullptr) pair_ = std::make_unique<WaveNetPair>(model_, isa, *this);
+  }
+  bool paired() const { return pair_ != nullptr; }
 
   // False if it was stopped.
   bool run(Watch& watch) {
-    const std::int64_t hop = spec_.hop_length;
-    const std::size_t share = model_.macs_per_sample() / n_layers_ + 1;
-    for (std::int64_t t = 0; t < request_.n_samples; ++t) {
-      if (spec_.condition_channels > 0) {
-        const std::int64_t frame = (request_.offset + t) / hop;
-        if (frame != frame_) {
-          move_to(frame);
-          if (watch.after(to_size(kConditionBlock) * n_layers_ * gates_)) return false;
-        }
+    struct End {  // the helper must not wait for a leader that threw
+      WaveNetPair* pair;
+      ~End() {
+        if (pair != nullptr) pair->end();
       }
-      for (Sequence& s : sequences_) embed(s);
-      if (layers_ != nullptr) {
-        layers_(step_of(sequences_.front()));
-        if (watch.after(model_.macs_per_sample())) return false;
-      } else {
-        for (std::size_t l = 0; l < n_layers_; ++l) {
-          step_layer(l);
-          if (watch.after(sequences_.size() * share)) return false;
-        }
-      }
-      draw(t);
-      for (std::size_t b = 0; b < sequences_.size(); ++b) {
-        sequences_[b].last = request_.samples[index(b, t)];
-        ++sequences_[b].time;
-      }
-    }
+    } const end{pair_.get()};
+    if (!run_samples(watch)) return false;
     store_states();
     return true;
   }
@@ -129,6 +122,60 @@ class Worker {
     }
   }
 
+  bool run_samples(Watch& watch) {
+    const std::size_t share = model_.macs_per_sample() / n_layers_ + 1;
+    for (std::int64_t t = 0; t < request_.n_samples; ++t) {
+      if (spec_.condition_channels > 0 && frame_at(t) != frame_) {
+        move_to(frame_at(t));
+        if (watch.after(to_size(kConditionBlock) * n_layers_ * gates_)) return false;
+      }
+      for (Sequence& s : sequences_) embed(s);
+      const bool together = pair_ && pair_->together(t);
+      if (together) {
+        pair_->run(t, sequences_.front().skip);
+      } else if (layers_ != nullptr) {
+        layers_->all(step_of(sequences_.front()));
+      } else {
+        for (std::size_t l = 0; l < n_layers_; ++l) {
+          step_layer(l);
+          if (watch.after(sequences_.size() * share)) return false;
+        }
+      }
+      if (layers_ != nullptr && watch.after(model_.macs_per_sample())) return false;
+      draw(t, together);
+      for (std::size_t b = 0; b < sequences_.size(); ++b) {
+        sequences_[b].last = request_.samples[index(b, t)];
+        ++sequences_[b].time;
+      }
+    }
+    return true;
+  }
+
+  std::int64_t frame_at(std::int64_t t) const { return (request_.offset + t) / spec_.hop_length; }
+
+  WaveNetStep step_at(std::int64_t t, bool leader) override {
+    WaveNetStep step = step_of(sequences_.front());
+    if (leader) return step;
+    step.time = start_time_ + t;
+    if (spec_.condition_channels > 0) {
+      const std::int64_t frame = frame_at(t);
+      const auto known = [&] {
+        const std::int64_t block = block_.load(std::memory_order_acquire);
+        return frame >= block && frame < block + kConditionBlock;
+      };
+      if (!known()) pair_->wait_for_leader(t);
+      step.starts =
+          sequences_.front().block + to_size(frame - block_.load(std::memory_order_acquire)) * n_layers_ * gates_;
+    }
+    return step;
+  }
+
+  bool wants_logits(std::int64_t t) const override { return wants_logits(0, t); }
+  bool wants_logits(std::size_t b, std::int64_t t) const {
+    return request_.forced == nullptr || request_.forced[index(b, t)] < 0 || request_.log_probs != nullptr ||
+           request_.logits != nullptr;
+  }
+
   std::size_t index(std::size_t b, std::int64_t t) const {
     return (to_size(first_) + b) * to_size(request_.n_samples) + to_size(t);
   }
@@ -170,21 +217,22 @@ class Worker {
   // The share of the condition in the gates' sums, for every layer, when time reaches a new frame.
   void move_to(std::int64_t frame) {
     if (frame_ < 0 || frame >= block_ + kConditionBlock) {
-      block_ = frame;
-      for (std::size_t b = 0; b < sequences_.size(); ++b) project(b);
+      for (std::size_t b = 0; b < sequences_.size(); ++b) project(b, frame);
+      block_.store(frame, std::memory_order_release);
     }
     frame_ = frame;
     for (Sequence& s : sequences_) s.starts = s.block + to_size(frame - block_) * n_layers_ * gates_;
   }
 
-  void project(std::size_t b) {
-    const int n = static_cast<int>(std::min<std::int64_t>(kConditionBlock, request_.frames - block_));
+  // Frames [block, block + kConditionBlock).
+  void project(std::size_t b, std::int64_t block) {
+    const int n = static_cast<int>(std::min<std::int64_t>(kConditionBlock, request_.frames - block));
     const std::size_t channels = to_size(spec_.condition_channels), width = to_size(padded(spec_.condition_width));
     const std::size_t conv = to_size(model_.condition_conv().cols);
     const float* frames = request_.condition + (to_size(first_) + b) * to_size(request_.frames) * channels;
     for (int f = 0; f < n; ++f) {
       float* input = frame_inputs_ + to_size(f) * conv;
-      const std::int64_t first = block_ + f - spec_.condition_kernel_size / 2;
+      const std::int64_t first = block + f - spec_.condition_kernel_size / 2;
       for (int k = 0; k < spec_.condition_kernel_size; ++k) {
         const std::int64_t from = first + k;
         float* out = input + to_size(k) * channels;
@@ -237,6 +285,7 @@ class Worker {
             s.starts,
             s.h,
             s.sums,
+            0,
             z};
   }
 
@@ -276,22 +325,25 @@ class Worker {
     }
   }
 
-  // Logits of the sequences that need them, and the sample of every one.
-  void draw(std::int64_t t) {
-    const bool all = request_.log_probs != nullptr || request_.logits != nullptr;
+  // The sample of every sequence, and logits of those that need them ; `have_skip`: the skip product is done.
+  void draw(std::int64_t t, bool have_skip) {
     drawing_.clear();
     for (std::size_t b = 0; b < sequences_.size(); ++b) {
       const std::int32_t forced = request_.forced ? request_.forced[index(b, t)] : -1;
       if (forced >= 0) request_.samples[index(b, t)] = forced;
-      if (forced < 0 || all) drawing_.push_back(b);
+      if (wants_logits(b, t)) drawing_.push_back(b);
     }
-    if (drawing_.empty()) return;
+    if (!drawing_.empty()) compute_logits(have_skip);
+    for (const std::size_t b : drawing_) choose(b, t);
+  }
+
+  void compute_logits(bool have_skip) {
     const int n = static_cast<int>(drawing_.size());
     for (int i = 0; i < n; ++i) {
       Sequence& s = sequences_[drawing_[to_size(i)]];
       dense_rows_[to_size(i)] = {model_.skip_bias(), int8_ ? Input{s.z_bytes, kByteScale} : floats(s.z), s.skip};
     }
-    kernels_.dense(model_.skip(), dense_rows_.data(), n);
+    if (!have_skip) kernels_.dense(model_.skip(), dense_rows_.data(), n);
     for (int i = 0; i < n; ++i) {
       Sequence& s = sequences_[drawing_[to_size(i)]];
       dense_rows_[to_size(i)] = {model_.hidden_bias(), rectified(s.skip, s.skip_bytes, skip_rows_), s.hidden};
@@ -302,11 +354,10 @@ class Worker {
       dense_rows_[to_size(i)] = {model_.logits_bias(), rectified(s.hidden, s.hidden_bytes, hidden_rows_), s.logits};
     }
     kernels_.dense(model_.logits(), dense_rows_.data(), n);
-    for (const std::size_t b : drawing_) choose(b, t);
   }
 
   Input rectified(float* x, unsigned char* bytes, std::size_t n) const {
-    wave_.relu(x, static_cast<int>(n));
+    wave_.relu(x, x, static_cast<int>(n));
     return int8_ ? Input{bytes, wave_.quantise(x, bytes, static_cast<int>(n))} : floats(x);
   }
 
@@ -340,13 +391,16 @@ class Worker {
   const Kernels& kernels_;
   const WaveNetKernels& wave_;
   Sampler sampler_;
-  void (*layers_)(const WaveNetStep&);  // of one sequence; null: several, or an uncommon number of channels
+  const WaveNetLayerKernels* layers_;  // of one sequence; null: several, or an uncommon number of channels
   bool int8_;
   unsigned char byte_bias_;
   std::size_t channels_, gates_, n_layers_, skip_rows_, hidden_rows_, logit_rows_, row_bytes_;
   Arena memory_;
   std::size_t used_ = 0;
-  std::int64_t frame_ = -1, block_ = 0;
+  std::int64_t frame_ = -1;
+  std::atomic<std::int64_t> block_{-kConditionBlock};  // the helper of a pair looks, too
+  std::int64_t start_time_ = 0;
+  std::unique_ptr<WaveNetPair> pair_;
   float* frame_inputs_ = nullptr;
   float* frame_values_ = nullptr;
   float* mixture_ = nullptr;
@@ -354,6 +408,18 @@ class Worker {
   std::vector<DenseRow> dense_rows_;
   std::vector<std::size_t> drawing_;
 };
+
+bool sample_as_pair(const WaveNetModel& model, std::vector<WaveNetState>& states, const WaveNetRequest& request,
+                    Isa isa, Interrupt& interrupt) {
+  std::atomic<bool> stopped{false};
+  Worker worker(model, states, request, 0, 1, isa);
+  worker.pair(isa);
+  Watch watch(&interrupt, stopped);
+  parallel(
+      worker.paired() ? 2 : 1, [&](int part) { part == 0 ? static_cast<void>(worker.run(watch)) : worker.help(); },
+      [] {});
+  return !stopped;
+}
 
 }  // namespace
 
@@ -369,6 +435,9 @@ WaveNetState start_of(const WaveNetModel& model) {
 bool wavenet_sample(const WaveNetModel& model, std::vector<WaveNetState>& states, const WaveNetRequest& request,
                     int threads, Isa isa, Interrupt& interrupt) {
   const auto batch = static_cast<std::int64_t>(states.size());
+  if (batch == 0) return true;
+  if (batch == 1 && threads > 1 && std::thread::hardware_concurrency() > 1)
+    return sample_as_pair(model, states, request, isa, interrupt);
   const std::int64_t parts = std::max<std::int64_t>(1, std::min<std::int64_t>(threads, batch));
   std::atomic<bool> stopped{false};
   const auto share = [&](int part) {

@@ -32,10 +32,11 @@ struct WaveNetStep {
   float* scales;  // int8: of every row of the rings
   std::size_t row_bytes;
   std::int64_t time;
-  const float* starts;  // of the gates' sums, layer by layer, where there is a condition; else null
-  float* h;             // input of the first layer; overwritten
-  float* sums;          // scratch: twice the channels
-  void* z;              // out: of all layers end to end, floats or bytes
+  const float* starts;     // of the gates' sums, layer by layer, where there is a condition; else null
+  float* h;                // input of the first layer; overwritten
+  float* sums;             // scratch: twice the channels
+  std::size_t sums_pitch;  // from one layer's sums to those of the next; 0: one scratch for all
+  void* z;                 // out: of all layers end to end, floats or bytes
 
   const float* start(int layer, std::size_t gates) const {
     return starts != nullptr ? starts + static_cast<std::size_t>(layer) * gates : layers[layer].gate_bias;
@@ -46,8 +47,24 @@ struct WaveNetStep {
   }
 };
 
-// Residual and the next layer's first tap lie side by side where their sums fit the registers together.
-inline bool side_by_side(int channel_vecs) { return 3 * channel_vecs <= kMaxTileVecs; }
+// For a number of channels known when this was compiled.
+struct WaveNetLayerKernels {
+  // All layers for one sequence.
+  void (*all)(const WaveNetStep& step);
+  // The same in parts for two threads: what the older taps of a layer add to its sums; and the chain: its input is
+  // remembered, the newest tap added, z made of it, and h becomes the input of the next layer.
+  void (*older)(const WaveNetStep& step, int layer);
+  void (*chain)(const WaveNetStep& step, int layer);
+};
+
+// Some rows (vectors [first, first + vecs)) of a dense product, columns after columns as they come.
+struct RowsProduct {
+  const Matrix* matrix;
+  const float* start;
+  int first, vecs;
+  void* sums;  // 64 bytes a vector
+  float* out;  // of all rows
+};
 
 struct WaveNetKernels {
   // z = tanh(filter) * sigmoid(gate), and its bytes times 127 where `bytes` is not null. Sums of 16 filters, then those
@@ -55,12 +72,17 @@ struct WaveNetKernels {
   void (*gate)(const float* sums, float* z, unsigned char* bytes, int n);
   // h += x
   void (*add)(float* h, const float* x, int n);
-  // x = max(x, 0)
-  void (*relu)(float* x, int n);
+  // out = max(x, 0)
+  void (*relu)(const float* x, float* out, int n);
   // Bytes of x, 127 standing for its largest magnitude; returns what a byte is worth.
   float (*quantise)(const float* x, unsigned char* bytes, int n);
-  // All layers for one sequence, for a number of channels known when this was compiled; null for others.
-  void (*(*layers_for)(Precision precision, int channel_vecs))(const WaveNetStep& step);
+  // Null for numbers of channels that are not compiled.
+  const WaveNetLayerKernels* (*layers_for)(Precision precision, int channel_vecs);
+  void (*rows_begin)(const RowsProduct& product);
+  // Columns [first, first + n), of which x holds the values.
+  void (*rows_add)(const RowsProduct& product, int first, int n, const void* x);
+  // out = the sums; `scale`: what a byte of x is worth.
+  void (*rows_end)(const RowsProduct& product, float scale);
 };
 
 const WaveNetKernels& wavenet_kernels_for(Isa isa);

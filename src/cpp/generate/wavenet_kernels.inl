@@ -15,8 +15,8 @@ void add_all(float* h, const float* x, int n) {
   for (int i = 0; i < n; i += kLanes) store(h + i, add(load(h + i), load(x + i)));
 }
 
-void relu(float* x, int n) {
-  for (int i = 0; i < n; i += kLanes) store(x + i, max(load(x + i), set1(0.0f)));
+void relu(const float* x, float* out, int n) {
+  for (int i = 0; i < n; i += kLanes) store(out + i, max(load(x + i), set1(0.0f)));
 }
 
 float quantise(const float* x, unsigned char* bytes, int n) {
@@ -108,28 +108,32 @@ inline MUSICGEN_ALWAYS_INLINE void add_lines(typename Line<P>::Sum (&sums)[N], c
   } while (--lines > 0);
 }
 
-// Two products at once, whose weights lie side by side.
+// Two products at once.
 template <Precision P, int M, int N>
-inline MUSICGEN_ALWAYS_INLINE void add_lines(typename Line<P>::Sum (&a)[M], typename Line<P>::Sum (&b)[N],
-                                             const char* w, const unsigned char* xa, const unsigned char* xb,
+inline MUSICGEN_ALWAYS_INLINE void add_lines(typename Line<P>::Sum (&a)[M], const char* wa, const unsigned char* xa,
+                                             typename Line<P>::Sum (&b)[N], const char* wb, const unsigned char* xb,
                                              int lines) {
   do {
     const Line<P> line_a(xa), line_b(xb);
     MUSICGEN_UNROLL
     for (int v = 0; v < M; ++v) {
-      fetch_ahead(w + kAhead + 64 * v);
-      line_a.add_to(a[v], w + 64 * v);
+      fetch_ahead(wa + kAhead + 64 * v);
+      line_a.add_to(a[v], wa + 64 * v);
     }
     MUSICGEN_UNROLL
     for (int v = 0; v < N; ++v) {
-      fetch_ahead(w + kAhead + 64 * (M + v));
-      line_b.add_to(b[v], w + 64 * (M + v));
+      fetch_ahead(wb + kAhead + 64 * v);
+      line_b.add_to(b[v], wb + 64 * v);
     }
-    w += 64 * (M + N);
+    wa += 64 * M;
+    wb += 64 * N;
     xa += Line<P>::kInputBytes;
     xb += Line<P>::kInputBytes;
   } while (--lines > 0);
 }
+
+// How many of n row vectors go through a product together: as many as the registers hold sums for, and no rest.
+constexpr int block_of(int n) { return n <= kSoloVecs ? n : n % kSoloVecs == 0 ? kSoloVecs : kSoloVecs > 4 ? 4 : 2; }
 
 // Not inlined into one another: the compiler would keep the constants of exp in the registers that the sums need.
 template <Precision P, int RV>
@@ -138,20 +142,21 @@ struct Layers {
   static constexpr bool kBytes = P == Precision::int8;
   static constexpr int kChannels = RV * kLanes, kGates = 2 * RV;
   static constexpr int kTile = kGates <= kMaxTileVecs ? kGates : 8;  // vectors: see tiles_of
-  static constexpr int kBlock = kTile < kSoloVecs ? kTile : kSoloVecs;
+  static constexpr int kBlock = block_of(kTile), kPart = block_of(RV);
   static constexpr int kLineCount = kChannels * (kBytes ? 1 : 4) / Line<P>::kInputBytes;
   static constexpr bool kTogether = kSoloVecs == kMaxTileVecs && 3 * RV <= kMaxTileVecs;
-  static_assert(kBlock % 2 == 0 && kTile % kBlock == 0 && kGates % kTile == 0, "filter and gate stay together");
+  static_assert(kBlock % 2 == 0, "filter and gate stay together");
+  static_assert(kTile % kBlock == 0 && kGates % kTile == 0 && RV % kPart == 0, "no rest");
 
   static inline const char* weights(const Matrix& m, int vec) {
     return m.weights + static_cast<std::size_t>(vec / kTile) * m.tile_pitch +
            static_cast<std::size_t>(vec % kTile) * 64;
   }
-  static inline std::size_t stride(const Matrix& m, int vecs) {
-    return m.stride != 0 ? m.stride : static_cast<std::size_t>(64) * vecs;
-  }
   static inline const unsigned char* input(const WaveNetStep& s, std::size_t row) {
     return s.rings + row * s.row_bytes;
+  }
+  static inline float* sums_of(const WaveNetStep& s, int l) {
+    return s.sums + static_cast<std::size_t>(l) * s.sums_pitch;
   }
   static inline float scale(const WaveNetStep& s, std::size_t row) { return kBytes ? s.scales[row] : 1.0f; }
 
@@ -160,7 +165,7 @@ struct Layers {
     for (int first = 0; first < kGates; first += kBlock) {
       Sum sums[kBlock];
       begin<P, kBlock>(sums, start + kLanes * first, m, kLanes * first);
-      add_lines<P, kBlock>(sums, weights(m, first), stride(m, kTile), input(s, row), kLineCount);
+      add_lines<P, kBlock>(sums, weights(m, first), static_cast<std::size_t>(64) * kTile, input(s, row), kLineCount);
       MUSICGEN_UNROLL
       for (int v = 0; v < kBlock; ++v) {
         const int at = kLanes * (first + v);
@@ -177,8 +182,8 @@ struct Layers {
   static MUSICGEN_NOINLINE void older(const WaveNetStep& s, int l, int from, const float* start) {
     const WaveNetLayer& layer = s.layers[l];
     for (int k = from; k + 1 < s.n_taps; ++k) {
-      tap(s, layer.taps[k], s.row(layer, back(s, layer, k)), start, s.sums);
-      start = s.sums;
+      tap(s, layer.taps[k], s.row(layer, back(s, layer, k)), start, sums_of(s, l));
+      start = sums_of(s, l);
     }
   }
 
@@ -202,19 +207,20 @@ struct Layers {
 
   // The newest tap and the gates; where z was stored.
   static MUSICGEN_NOINLINE const unsigned char* newest(const WaveNetStep& s, int l) {
+    const float* start = sums_of(s, l);
     const Matrix& m = s.layers[l].taps[s.n_taps - 1];
     const std::size_t row = s.row(s.layers[l], 0);
     float* const z = static_cast<float*>(s.z) + static_cast<std::size_t>(l) * kChannels;
     unsigned char* const bytes = static_cast<unsigned char*>(s.z) + static_cast<std::size_t>(l) * kChannels;
     for (int first = 0; first < kGates; first += kBlock) {
       Sum sums[kBlock];
-      begin<P, kBlock>(sums, s.sums + kLanes * first, m, kLanes * first);
-      add_lines<P, kBlock>(sums, weights(m, first), stride(m, kTile), input(s, row), kLineCount);
+      begin<P, kBlock>(sums, start + kLanes * first, m, kLanes * first);
+      add_lines<P, kBlock>(sums, weights(m, first), static_cast<std::size_t>(64) * kTile, input(s, row), kLineCount);
       MUSICGEN_UNROLL
       for (int v = 0; v < kBlock; v += 2) {
         const int at = kLanes * (first + v);
-        const V f = finish<P>(sums[v], s.sums + at, m, at, scale(s, row));
-        const V g = finish<P>(sums[v + 1], s.sums + at + kLanes, m, at + kLanes, scale(s, row));
+        const V f = finish<P>(sums[v], start + at, m, at, scale(s, row));
+        const V g = finish<P>(sums[v + 1], start + at + kLanes, m, at + kLanes, scale(s, row));
         const V value = gated(g, f);
         if constexpr (kBytes) {
           store_bytes(bytes + at / 2, mul(value, set1(127.0f)));
@@ -224,6 +230,23 @@ struct Layers {
       }
     }
     return kBytes ? bytes : reinterpret_cast<const unsigned char*>(z);
+  }
+
+  // h += residual(z)
+  static inline void residual_alone(const WaveNetStep& s, const WaveNetLayer& layer, const unsigned char* z,
+                                    V (&h)[RV]) {
+    const Matrix& m = layer.residual;
+    for (int first = 0; first < RV; first += kPart) {
+      Sum sums[kPart];
+      begin<P, kPart>(sums, layer.residual_bias + kLanes * first, m, kLanes * first);
+      add_lines<P, kPart>(sums, m.weights + static_cast<std::size_t>(first) * 64, static_cast<std::size_t>(64) * RV, z,
+                          kLineCount);
+      MUSICGEN_UNROLL
+      for (int v = 0; v < kPart; ++v) {
+        const int at = kLanes * (first + v);
+        h[first + v] = add(load(s.h + at), finish<P>(sums[v], layer.residual_bias + at, m, at, kByteScale));
+      }
+    }
   }
 
   // h += residual(z), and in its shadow the older taps of the next layer.
@@ -237,63 +260,71 @@ struct Layers {
       Sum sums[RV], gates[kGates];
       begin<P, RV>(sums, layer.residual_bias, m, 0);
       begin<P, kGates>(gates, start, tap0, 0);
-      add_lines<P, RV, kGates>(sums, gates, m.weights, z, input(s, row), kLineCount);
+      add_lines<P, RV, kGates>(sums, m.weights, z, gates, tap0.weights, input(s, row), kLineCount);
       MUSICGEN_UNROLL
       for (int v = 0; v < RV; ++v)
         h[v] = add(load(s.h + kLanes * v),
                    finish<P>(sums[v], layer.residual_bias + kLanes * v, m, kLanes * v, kByteScale));
       MUSICGEN_UNROLL
       for (int v = 0; v < kGates; ++v)
-        store(s.sums + kLanes * v, finish<P>(gates[v], start + kLanes * v, tap0, kLanes * v, scale(s, row)));
+        store(sums_of(s, l + 1) + kLanes * v, finish<P>(gates[v], start + kLanes * v, tap0, kLanes * v, scale(s, row)));
       remember(s, s.row(next, 0), h);
-      older(s, l + 1, 1, s.sums);
+      older(s, l + 1, 1, sums_of(s, l + 1));
     } else {
       older(s, l + 1, 0, start);
-      constexpr int kPart = RV < kSoloVecs ? RV : kSoloVecs;
-      for (int first = 0; first < RV; first += kPart) {
-        Sum sums[kPart];
-        begin<P, kPart>(sums, layer.residual_bias + kLanes * first, m, kLanes * first);
-        add_lines<P, kPart>(sums, m.weights + static_cast<std::size_t>(first) * 64, stride(m, RV), z, kLineCount);
-        MUSICGEN_UNROLL
-        for (int v = 0; v < kPart; ++v) {
-          const int at = kLanes * (first + v);
-          h[first + v] = add(load(s.h + at), finish<P>(sums[v], layer.residual_bias + at, m, at, kByteScale));
-        }
-      }
+      residual_alone(s, layer, z, h);
       remember(s, s.row(next, 0), h);
     }
     MUSICGEN_UNROLL
     for (int v = 0; v < RV; ++v) store(s.h + kLanes * v, h[v]);
   }
 
-  static void run(const WaveNetStep& s) {
-    older(s, 0, 0, s.start(0, kGates * kLanes));
+  static inline void remember_input(const WaveNetStep& s, int l) {
     V h[RV];
     MUSICGEN_UNROLL
     for (int v = 0; v < RV; ++v) h[v] = load(s.h + kLanes * v);
-    remember(s, s.row(s.layers[0], 0), h);
+    remember(s, s.row(s.layers[l], 0), h);
+  }
+
+  static void all(const WaveNetStep& s) {
+    older(s, 0, 0, s.start(0, kGates * kLanes));
+    remember_input(s, 0);
     for (int l = 0; l + 1 < s.n_layers; ++l) residual(s, l, newest(s, l));
     newest(s, s.n_layers - 1);
   }
+
+  static void older_taps(const WaveNetStep& s, int l) { older(s, l, 0, s.start(l, kGates * kLanes)); }
+
+  static void chain(const WaveNetStep& s, int l) {
+    remember_input(s, l);
+    const unsigned char* z = newest(s, l);
+    if (l + 1 == s.n_layers) return;
+    V h[RV];
+    residual_alone(s, s.layers[l], z, h);
+    MUSICGEN_UNROLL
+    for (int v = 0; v < RV; ++v) store(s.h + kLanes * v, h[v]);
+  }
+
+  static constexpr WaveNetLayerKernels kKernels = {all, older_taps, chain};
 };
 
 template <Precision P>
-inline void (*layers_of(int channel_vecs))(const WaveNetStep&) {
+inline const WaveNetLayerKernels* layers_of(int channel_vecs) {
   switch (channel_vecs) {
     case 1:
-      return Layers<P, 1>::run;
+      return &Layers<P, 1>::kKernels;
     case 2:
-      return Layers<P, 2>::run;
+      return &Layers<P, 2>::kKernels;
     case 4:
-      return Layers<P, 4>::run;
+      return &Layers<P, 4>::kKernels;
     case 8:
-      return Layers<P, 8>::run;
+      return &Layers<P, 8>::kKernels;
     default:
       return nullptr;
   }
 }
 
-void (*layers_for(Precision precision, int channel_vecs))(const WaveNetStep&) {
+const WaveNetLayerKernels* layers_for(Precision precision, int channel_vecs) {
   switch (precision) {
     case Precision::float32:
       return layers_of<Precision::float32>(channel_vecs);
@@ -304,4 +335,85 @@ void (*layers_for(Precision precision, int channel_vecs))(const WaveNetStep&) {
   }
 }
 
-constexpr WaveNetKernels kWaveNetKernels = {gate, add_all, relu, quantise, layers_for};
+// -- some rows of a dense product
+// --------------------------------------------------------------------------------------
+
+void rows_begin(const RowsProduct& p) {
+  const bool bytes = p.matrix->precision == Precision::int8;
+  for (int v = p.first; v < p.first + p.vecs; ++v) {
+    char* out = static_cast<char*>(p.sums) + 64 * v;
+    if (bytes) {
+      const Sums sums = sums_from(p.matrix->minus_bias + kLanes * v);
+      __builtin_memcpy(out, &sums, 64);
+    } else {
+      __builtin_memcpy(out, p.start + kLanes * v, 64);
+    }
+  }
+}
+
+template <Precision P, int N>
+inline void rows_block(const RowsProduct& p, int vec, int tile_vecs, const char* w, const unsigned char* x, int lines) {
+  typename Line<P>::Sum sums[N];
+  char* at = static_cast<char*>(p.sums) + 64 * vec;
+  MUSICGEN_UNROLL
+  for (int v = 0; v < N; ++v) __builtin_memcpy(&sums[v], at + 64 * v, 64);
+  add_lines<P, N>(sums, w, static_cast<std::size_t>(64) * tile_vecs, x, lines);
+  MUSICGEN_UNROLL
+  for (int v = 0; v < N; ++v) __builtin_memcpy(at + 64 * v, &sums[v], 64);
+}
+
+template <Precision P>
+inline void rows_add_of(const RowsProduct& p, int first, int n, const void* x) {
+  constexpr int kColumns = P == Precision::float32 ? 1 : P == Precision::bfloat16 ? 2 : 4;
+  const Matrix& m = *p.matrix;
+  int row = 0;  // vectors before the tile
+  for (int tile = 0; row < p.first + p.vecs; row += m.tiles[tile++]) {
+    const int vecs = m.tiles[tile], end = p.first + p.vecs < row + vecs ? p.first + p.vecs : row + vecs;
+    for (int v = p.first > row ? p.first : row; v < end;) {
+      const char* w = m.weights + static_cast<std::size_t>(tile) * m.tile_pitch +
+                      static_cast<std::size_t>(64) * (vecs * (first / kColumns) + v - row);
+      const int left = end - v;
+      const auto* from = static_cast<const unsigned char*>(x);
+      if (kSoloVecs >= 8 && left >= 8) {
+        rows_block<P, kSoloVecs >= 8 ? 8 : 1>(p, v, vecs, w, from, n / kColumns);
+        v += 8;
+      } else if (kSoloVecs >= 4 && left >= 4) {
+        rows_block<P, kSoloVecs >= 4 ? 4 : 1>(p, v, vecs, w, from, n / kColumns);
+        v += 4;
+      } else if (left >= 2) {
+        rows_block<P, 2>(p, v, vecs, w, from, n / kColumns);
+        v += 2;
+      } else {
+        rows_block<P, 1>(p, v, vecs, w, from, n / kColumns);
+        v += 1;
+      }
+    }
+  }
+}
+
+void rows_add(const RowsProduct& p, int first, int n, const void* x) {
+  switch (p.matrix->precision) {
+    case Precision::float32:
+      return rows_add_of<Precision::float32>(p, first, n, x);
+    case Precision::bfloat16:
+      return rows_add_of<Precision::bfloat16>(p, first, n, x);
+    default:
+      return rows_add_of<Precision::int8>(p, first, n, x);
+  }
+}
+
+void rows_end(const RowsProduct& p, float scale) {
+  for (int v = p.first; v < p.first + p.vecs; ++v) {
+    const char* at = static_cast<const char*>(p.sums) + 64 * v;
+    const int row = kLanes * v;
+    if (p.matrix->precision == Precision::int8) {
+      Sums sums;
+      __builtin_memcpy(&sums, at, 64);
+      store(p.out + row, finish<Precision::int8>(sums, p.start + row, *p.matrix, row, scale));
+    } else {
+      __builtin_memcpy(p.out + row, at, 64);
+    }
+  }
+}
+
+constexpr WaveNetKernels kWaveNetKernels = {gate, add_all, relu, quantise, layers_for, rows_begin, rows_add, rows_end};

@@ -39,38 +39,23 @@ class WaveNetModel::Packer final : public Packing {
     }
   }
 
-  // In the order in which a step of one sequence reads them: the older taps of a layer go with the residual of the
-  // layer before.
+  // In the order in which a step of one sequence reads them: the first tap of a layer goes with the residual before it.
   void lay_out_layer(std::size_t i) {
     WaveNetLayer& layer = model_.layers_[i];
+    const Indices units = plain_indices(spec_.residual_channels);
+    if (i > 0)
+      dense(model_.layers_[i - 1].residual, model_.layers_[i - 1].residual_bias, name_of(i - 1, "residual"), units,
+            spec_.residual_channels);
     const Indices rows = gate_indices(2, spec_.residual_channels);
     const std::vector<int> tiles = tiles_of(static_cast<int>(rows.size()) / kLanes, 1);
-    if (i == 0) {
-      layer.gate_bias = bias(name_of(i, "gate"), rows);
-      product(tap(i, 0), rows, tiles);
-    }
-    for (int k = 1; k < spec_.kernel_size; ++k) product(tap(i, k), rows, tiles);
-    if (i + 1 == model_.layers_.size()) return;
-    const Indices units = plain_indices(spec_.residual_channels);
-    layer.residual_bias = bias(name_of(i, "residual"), units);
-    model_.layers_[i + 1].gate_bias = bias(name_of(i + 1, "gate"), rows);
-    const Part residual = {&layer.residual, &tensor_of(tensors_, name_of(i, "residual.weight")), units};
-    if (side_by_side(static_cast<int>(units.size()) / kLanes)) {
-      pack_side_by_side({{residual, units}, {tap(i + 1, 0), rows}}, model_.precision_);
-      model_.macs_ += (units.size() + rows.size()) * units.size();
-    } else {
-      product(tap(i + 1, 0), rows, tiles);
-      product(residual, units, tiles_of(static_cast<int>(units.size()) / kLanes, 1));
-    }
+    const Tensor& gate = tensor_of(tensors_, name_of(i, "gate.weight"));
+    layer.gate_bias = bias(name_of(i, "gate"), rows);
+    for (int k = 0; k < spec_.kernel_size; ++k)
+      product({&layer.taps[k], &gate, spaced_indices(k, spec_.kernel_size, spec_.residual_channels)}, rows, tiles);
   }
 
   static std::string name_of(std::size_t layer, const char* what) {
     return "layers." + std::to_string(layer) + "." + what;
-  }
-
-  Part tap(std::size_t i, int k) {
-    return {&model_.layers_[i].taps[k], &tensor_of(tensors_, name_of(i, "gate.weight")),
-            spaced_indices(k, spec_.kernel_size, spec_.residual_channels)};
   }
 
   // z of all layers end to end, each padded.
