@@ -462,8 +462,9 @@ def _run(listed: Iterator[_File], job: Job, store: _Writer, workers: int, bar: P
                 submitted += 1
             if not waiting:
                 return
-            with contextlib.suppress(queue.Empty):
-                do(cast("tuple[int, list[_File]]", tasks.get_nowait()))
+            if done.empty():  # what is made is written first: only this thread can
+                with contextlib.suppress(queue.Empty):
+                    do(cast("tuple[int, list[_File]]", tasks.get_nowait()))
             with contextlib.suppress(queue.Empty):
                 index, result = done.get(timeout=0.05)  # no longer: Windows hears Ctrl-C only in between
                 while True:
