@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from itertools import count
-from math import ceil, cos, exp, floor, pi, sin
+from math import ceil, exp, floor
 
 from musicgen_reference.midi import Song
 
@@ -484,10 +484,9 @@ def sound_frames(notes, num_frames, *, sample_rate, hop_length, low, high):
         ended = [note[1] for note in notes if note[1] <= now]
         one_hot = [1.0 if sounding and sounding[0][2] == pitch else 0.0 for pitch in range(low, high + 1)]
         if sounding:
-            start, end, pitch, velocity = sounding[0]
-            phase = 2 * pi * 440 * 2 ** ((pitch - 69) / 12) * (now - start)
-            rest = [exp(-(now - start) / 0.05), exp(-(end - now) / 0.05), 0.0, velocity / 127, sin(phase), cos(phase)]
+            start, end, _, velocity = sounding[0]
+            rest = [exp(-(now - start) / 0.05), exp(-(end - now) / 0.05), 0.0, velocity / 127]
         else:
-            rest = [0.0, 0.0, exp(-(now - max(ended)) / 0.05) if ended else 0.0, 0.0, 0.0, 0.0]
+            rest = [0.0, 0.0, exp(-(now - max(ended)) / 0.05) if ended else 0.0, 0.0]
         rows.append(one_hot + rest)
     return rows

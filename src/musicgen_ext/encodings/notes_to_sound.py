@@ -23,7 +23,6 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
 FEATURES = ("onset", "ending", "release", "velocity")
-KNOWN_FEATURES = (*FEATURES, "sine", "cosine")
 DECAY = 0.05  # seconds in which the traces of a note's start and end fall to 1/e
 # Players overlap the notes of a melody by this much, in seconds; what overlaps longer are two voices.
 LEGATO = 0.05
@@ -65,9 +64,6 @@ class NotesToSound:
     - ``ending``: exp(-s / 0.05 s), s seconds until it ends; 0 in silence;
     - ``release``: exp(-s / 0.05 s) in silence, s seconds since the last note ended; 0 before the first;
     - ``velocity``: of the note, from 0 to 1; 0 in silence;
-    - ``sine``, ``cosine``: of the note's phase, 2 pi times its frequency (A4 is 440 Hz) times the seconds since it
-      began; 0 in silence. They say a pitch in the way that sound does, where there are a few frames in the shortest
-      period (`hop_length` 4 for 1 kHz at 16 kHz);
     - ``style …``: 1 for the style that is played, 0 for the others, if there is more than one.
 
     Attributes
@@ -79,7 +75,7 @@ class NotesToSound:
     styles : tuple of str
         Instruments, or ways to play one.
     features : tuple of str
-        Which of onset, ending, release, velocity, sine and cosine there are, in their order.
+        Which of onset, ending, release and velocity there are, in their order.
     """
 
     sample_rate: int
@@ -100,10 +96,10 @@ class NotesToSound:
             raise WeightsError(f"encoding: expected keys out of {sorted(known)}, got unknown {unknown}")
         low = whole(encoding, "low", 0, 127, 36)
         styles = _names(encoding, "styles", (), MAX_STYLES)
-        features = _names(encoding, "features", FEATURES, len(KNOWN_FEATURES))
-        strange = [feature for feature in features if feature not in KNOWN_FEATURES]
+        features = _names(encoding, "features", FEATURES, len(FEATURES))
+        strange = [feature for feature in features if feature not in FEATURES]
         if strange:
-            raise WeightsError(f"encoding.features: expected names out of {list(KNOWN_FEATURES)}, got {strange[0]!r}")
+            raise WeightsError(f"encoding.features: expected names out of {list(FEATURES)}, got {strange[0]!r}")
         return cls(
             whole(encoding, "sample_rate", 1, 384_000, 0),
             whole(encoding, "hop_length", 1, 1 << 16, 0),
@@ -255,10 +251,6 @@ class NotesToSound:
                 out[rows, column] = np.exp(since[rows] / DECAY)
             elif feature == "velocity":
                 out[rows, column] = velocity[last[rows]] / 127
-            elif feature in ("sine", "cosine"):
-                hertz = 440 * np.exp2((pitch[last[rows]] - 69) / 12)
-                phase = 2 * np.pi * hertz * (middle[rows] - start[last[rows]])
-                out[rows, column] = np.sin(phase) if feature == "sine" else np.cos(phase)
             else:
                 silent = np.flatnonzero(begun & ~sounds)
                 out[silent, column] = np.exp(-since[silent] / DECAY)
