@@ -64,6 +64,11 @@ void add(std::uint64_t& hash, int n_fft, Isa isa) {
   }
 }
 
+class Never final : public Interrupt {
+ public:
+  bool requested() override { return false; }
+};
+
 // A short clip, whose products are added up, and a long one, whose products come out of transforms.
 void add_matches(std::uint64_t& hash, Isa isa) {
   constexpr int kDims = 12;
@@ -74,7 +79,7 @@ void add_matches(std::uint64_t& hash, Isa isa) {
     const Sequence query = {piece.data(), clip}, library = {piece.data(), kFrames};
     std::vector<float> curve(static_cast<std::size_t>(kFrames - clip + 1)), costs(kFrames);
     std::vector<std::int32_t> starts(kFrames);
-    const auto go_on = [] { return false; };
+    Never go_on;
     correlate({true}, kDims, query, {library}, {curve.data()}, 1, isa, go_on);
     warp({Cost::cosine, {1, 1, 2}}, kDims, query, {library}, {costs.data()}, {starts.data()}, 1, isa, go_on);
     mix(hash, curve);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -56,45 +55,18 @@ const Kernels& kernels_for(Isa isa) { return MUSICGEN_OF(isa, kKernels); }
 
 // -- the pieces of a library over threads ----------------------------------------------------------------------------
 
-// Counts work, and now and then looks whether the call should end. Only the calling thread has someone to ask.
-class Watch {
- public:
-  Watch(const Requested* requested, std::atomic<bool>& stopped) : requested_(requested), stopped_(stopped) {}
-
-  bool after(std::int64_t multiplications) {
-    work_ += multiplications;
-    if (work_ < kWorkBetweenLooks) return false;
-    work_ = 0;
-    if (requested_ != nullptr) {
-      const auto now = std::chrono::steady_clock::now();
-      if (now - last_ > std::chrono::milliseconds(20)) {
-        last_ = now;
-        if ((*requested_)()) stopped_ = true;
-      }
-    }
-    return stopped_;
-  }
-
- private:
-  static constexpr std::int64_t kWorkBetweenLooks = 4'000'000;  // 0.2 ms on a fast path, 5 ms on the slowest
-  const Requested* requested_;
-  std::atomic<bool>& stopped_;
-  std::int64_t work_ = 0;
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
-
 // Calls body(piece, watch) for every piece, the next free thread taking the next piece. False if interrupted.
 template <class Body>
-bool over_pieces(std::size_t count, int threads, const Requested& requested, Body&& body) {
+bool over_pieces(std::size_t count, int threads, Interrupt& interrupt, Body&& body) {
   std::atomic<bool> stopped{false};
   const auto caller = std::this_thread::get_id();
   const auto search = [&](std::size_t k) {
     if (stopped) return;
-    Watch watch(std::this_thread::get_id() == caller ? &requested : nullptr, stopped);
+    Watch watch(std::this_thread::get_id() == caller ? &interrupt : nullptr, stopped);
     body(k, watch);
   };
   spread(count, threads, search, [&] {
-    if (requested()) stopped = true;
+    if (interrupt.requested()) stopped = true;
   });
   return !stopped;
 }
@@ -190,7 +162,8 @@ void correlate_piece(const Template& clip, const Sequence& piece, float* curve, 
   std::vector<double> values(to_size(n)), squares(to_size(n), 0.0), sums(to_size(offsets));
   std::vector<double> energy(to_size(offsets)), varying, means(checked_product(rows, blocks), 0.0);
   std::vector<double> fast(is_fast ? to_size(offsets) : 0);
-  if (is_fast && !clip.fast->run(piece.values, n, fast.data(), [&](std::int64_t work) { return watch.after(work); }))
+  if (is_fast &&
+      !clip.fast->run(piece.values, n, fast.data(), [&](std::int64_t work) { return watch.after(to_size(work)); }))
     return;
   for (std::size_t r = 0; r < rows; ++r) {
     const float* row = piece.values + r * to_size(n);
@@ -206,7 +179,7 @@ void correlate_piece(const Template& clip, const Sequence& piece, float* curve, 
       // The means of a stretch cancel in the products, but for the rounding of the clip's rows.
       for (std::size_t t = 0; t < fast.size(); ++t) fast[t] -= clip.sums[r] / static_cast<double>(m) * sums[t];
     }
-    if (watch.after(8 * n)) return;
+    if (watch.after(to_size(8 * n))) return;
   }
   window_sums(squares.data(), n, m, energy.data());
   const double whole = std::accumulate(squares.begin(), squares.end(), 0.0);
@@ -234,7 +207,7 @@ void correlate_piece(const Template& clip, const Sequence& piece, float* curve, 
       const double norm = variation[t - first], score = norm == 0 ? 0 : products[t - first] / norm;
       curve[t] = static_cast<float>(std::clamp(score, -1.0, 1.0));
     }
-    if (watch.after(is_near ? kOffsets : kOffsets * clip.dims * m)) return;
+    if (watch.after(to_size(is_near ? kOffsets : kOffsets * clip.dims * m))) return;
   }
 }
 
@@ -320,7 +293,7 @@ void warp_piece(const Warping& options, const Frames& clip, const Frames& piece,
     const auto end = static_cast<std::int64_t>(n + lanes) - 1;
     for (std::int64_t t = 0; t < end; t += chunk) {
       kernels.warp_steps(strip, carry, t, std::min(t + chunk, end));
-      if (watch.after(chunk * kLanes * static_cast<std::int64_t>(rows + 4))) return;
+      if (watch.after(to_size(chunk * kLanes * static_cast<std::int64_t>(rows + 4)))) return;
     }
   }
   for (std::size_t j = 0; j < n; ++j) costs[j] = row[j] / scale;
@@ -330,35 +303,35 @@ void warp_piece(const Warping& options, const Frames& clip, const Frames& piece,
 }  // namespace
 
 bool correlate(const Correlation& options, int dims, const Sequence& clip, const std::vector<Sequence>& pieces,
-               const std::vector<float*>& curves, int threads, Isa isa, const Requested& requested) {
+               const std::vector<float*>& curves, int threads, Isa isa, Interrupt& interrupt) {
   Template prepared(options, dims, clip);
   const auto is_long = [&](const Sequence& piece) { return FastCorrelation::pays(dims, clip.frames, piece.frames); };
   if (std::any_of(pieces.begin(), pieces.end(), is_long))
     prepared.fast = std::make_unique<FastCorrelation>(prepared.values.data(), dims, clip.frames, isa);
   const Kernels& kernels = kernels_for(isa);
-  return over_pieces(pieces.size(), threads, requested, [&](std::size_t k, Watch& watch) {
+  return over_pieces(pieces.size(), threads, interrupt, [&](std::size_t k, Watch& watch) {
     correlate_piece(prepared, pieces[k], curves[k], kernels, watch);
   });
 }
 
 bool warp(const Warping& options, int dims, const Sequence& clip, const std::vector<Sequence>& pieces,
           const std::vector<float*>& costs, const std::vector<std::int32_t*>& starts, int threads, Isa isa,
-          const Requested& requested) {
+          Interrupt& interrupt) {
   const Frames prepared(options.cost, dims, clip);
   const Kernels& kernels = kernels_for(isa);
-  return over_pieces(pieces.size(), threads, requested, [&](std::size_t k, Watch& watch) {
+  return over_pieces(pieces.size(), threads, interrupt, [&](std::size_t k, Watch& watch) {
     const Frames piece(options.cost, dims, pieces[k]);
     if (piece.count > 0) warp_piece(options, prepared, piece, costs[k], starts[k], nullptr, kernels, watch);
   });
 }
 
 std::vector<std::int64_t> warp_path(const Warping& options, int dims, const Sequence& clip, const Sequence& stretch,
-                                    Isa isa, const Requested& requested) {
+                                    Isa isa, Interrupt& interrupt) {
   const Frames prepared(options.cost, dims, clip), piece(options.cost, dims, stretch);
   const std::size_t pitch = (piece.count + kLanes) * kLanes;
   std::vector<float> steps(checked_product((prepared.count + kLanes - 1) / kLanes, pitch)), costs(piece.count);
   std::vector<std::int32_t> starts(piece.count);
-  const bool done = over_pieces(1, 1, requested, [&](std::size_t, Watch& watch) {
+  const bool done = over_pieces(1, 1, interrupt, [&](std::size_t, Watch& watch) {
     warp_piece(options, prepared, piece, costs.data(), starts.data(), steps.data(), kernels_for(isa), watch);
   });
   std::vector<std::int64_t> path;

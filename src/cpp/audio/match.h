@@ -14,10 +14,10 @@
 
 #include <array>
 #include <cstdint>
-#include <functional>
 #include <vector>
 
 #include "base/cpu.h"
+#include "base/interrupt.h"
 
 namespace musicgen::audio {
 
@@ -37,23 +37,20 @@ struct Warping {
   std::array<float, 3> weights = {1, 1, 1};
 };
 
-// True: end the call early. Asked in the calling thread every few milliseconds.
-using Requested = std::function<bool()>;
-
 // curves[k][t] = the correlation of the clip with frames t … t + m - 1 of piece k, in [-1, 1], for pieces of at least
 // m = clip.frames frames; 0 where a side has no variation (no energy without `center`). False if interrupted.
 bool correlate(const Correlation& options, int dims, const Sequence& clip, const std::vector<Sequence>& pieces,
-               const std::vector<float*>& curves, int threads, Isa isa, const Requested& requested);
+               const std::vector<float*>& curves, int threads, Isa isa, Interrupt& interrupt);
 
 // costs[k][j] = D[m-1, j], the cost of the cheapest path through the whole clip that ends at frame j of piece k, and
 // starts[k][j] the frame where that path begins. False if interrupted. Fewer than 2^30 frames.
 bool warp(const Warping& options, int dims, const Sequence& clip, const std::vector<Sequence>& pieces,
           const std::vector<float*>& costs, const std::vector<std::int32_t*>& starts, int threads, Isa isa,
-          const Requested& requested);
+          Interrupt& interrupt);
 
 // The cells (i, j) of the path that `warp` found to the last frame of `stretch`, in order, as pairs; empty if
 // interrupted. Takes 4 bytes for every cell of clip times stretch.
 std::vector<std::int64_t> warp_path(const Warping& options, int dims, const Sequence& clip, const Sequence& stretch,
-                                    Isa isa, const Requested& requested);
+                                    Isa isa, Interrupt& interrupt);
 
 }  // namespace musicgen::audio

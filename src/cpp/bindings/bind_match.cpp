@@ -24,16 +24,6 @@ using Floats = py::array_t<float>;
 constexpr py::ssize_t max_frames = (py::ssize_t{1} << 30) - 1;
 constexpr py::ssize_t max_dims = 1 << 20;
 
-// The signals of the interpreter as native code asks for them. The error itself waits in the interpreter.
-bool interrupted() {
-  try {
-    poll_signals();
-  } catch (const Interrupted&) {
-    return true;
-  }
-  return false;
-}
-
 // A (dims, frames) array of at least one frame; `dims` 0: any number of rows.
 audio::Sequence sequence_of(const py::handle& object, const std::string& name, py::ssize_t dims) {
   if (!py::array_t<float, py::array::c_style>::check_(object))
@@ -85,9 +75,10 @@ py::list correlate(const Floats& clip, const py::list& pieces, bool center, int 
     out.append(std::move(curve));
   }
   const Isa isa = isa_in_use();
+  Signals signals;
   without_lock([&] {
     const audio::Correlation options{center};
-    if (!audio::correlate(options, library.dims, library.clip, library.pieces, curves, threads, isa, interrupted))
+    if (!audio::correlate(options, library.dims, library.clip, library.pieces, curves, threads, isa, signals))
       throw Interrupted();
   });
   return out;
@@ -108,8 +99,9 @@ py::list warp(const Floats& clip, const py::list& pieces, const std::string& met
     out.append(py::make_tuple(std::move(cost), std::move(start)));
   }
   const Isa isa = isa_in_use();
+  Signals signals;
   without_lock([&] {
-    if (!audio::warp(options, library.dims, library.clip, library.pieces, costs, starts, threads, isa, interrupted))
+    if (!audio::warp(options, library.dims, library.clip, library.pieces, costs, starts, threads, isa, signals))
       throw Interrupted();
   });
   return out;
@@ -122,8 +114,9 @@ py::array_t<std::int64_t> warp_path(const Floats& clip, const Floats& stretch, c
   const audio::Warping options = warping_of(metric, weights);
   const Isa isa = isa_in_use();
   std::vector<std::int64_t> path;
+  Signals signals;
   without_lock([&] {
-    path = audio::warp_path(options, static_cast<int>(clip.shape(0)), query, piece, isa, interrupted);
+    path = audio::warp_path(options, static_cast<int>(clip.shape(0)), query, piece, isa, signals);
     if (path.empty()) throw Interrupted();
   });
   py::array_t<std::int64_t> out({static_cast<py::ssize_t>(path.size() / 2), py::ssize_t{2}});

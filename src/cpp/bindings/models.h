@@ -11,9 +11,9 @@
 #include <utility>
 #include <vector>
 
+#include "base/interrupt.h"
 #include "bindings/arrays.h"
 #include "bindings/signals.h"
-#include "generate/interrupt.h"
 #include "generate/packing.h"
 
 namespace musicgen::generate {
@@ -62,17 +62,5 @@ py::array_t<T> array_copy(const std::vector<T>& values) {
   std::copy(values.begin(), values.end(), out.mutable_data());
   return out;
 }
-
-class Signals final : public Interrupt {
- public:
-  bool requested() override {
-    try {
-      poll_signals();
-    } catch (const Interrupted&) {
-      return true;
-    }
-    return false;
-  }
-};
 
 }  // namespace musicgen::generate

@@ -5,6 +5,8 @@
 
 #include <exception>
 
+#include "base/interrupt.h"
+
 #if defined(__GLIBCXX__) && defined(__linux__)
 #include <cxxabi.h>
 #include <unistd.h>
@@ -29,6 +31,19 @@ inline void poll_signals() {
   const pybind11::gil_scoped_acquire gil;
   if (PyErr_CheckSignals() != 0) throw Interrupted();
 }
+
+// The same for native code that asks. The error itself waits in the interpreter, and is raised with `Interrupted`.
+class Signals final : public Interrupt {
+ public:
+  bool requested() override {
+    try {
+      poll_signals();
+    } catch (const Interrupted&) {
+      return true;
+    }
+    return false;
+  }
+};
 
 // Takes the lock back. Before Python 3.14, a daemon thread that asks for it while the interpreter ends is ended by
 // unwinding its stack, and on the way our objects would be released without the lock, beside a main thread that is

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/arena.h"
-#include "generate/interrupt.h"
+#include "base/interrupt.h"
 #include "generate/kernels.h"
 #include "generate/packing.h"
 #include "generate/sampler.h"

@@ -5,7 +5,7 @@
 #include <chrono>
 #include <cstddef>
 
-namespace musicgen::generate {
+namespace musicgen {
 
 // Asked every few milliseconds in the calling thread; true ends the call early.
 class Interrupt {
@@ -20,8 +20,8 @@ class Watch {
   Watch(Interrupt* interrupt, std::atomic<bool>& stopped) : interrupt_(interrupt), stopped_(stopped) {}
 
   // True when the call should end.
-  bool after(std::size_t macs) {
-    work_ += macs;
+  bool after(std::size_t multiplications) {
+    work_ += multiplications;
     if (work_ < kWorkBetweenLooks) return false;
     work_ = 0;
     if (interrupt_ != nullptr) {
@@ -42,4 +42,4 @@ class Watch {
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
-}  // namespace musicgen::generate
+}  // namespace musicgen
