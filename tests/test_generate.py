@@ -572,38 +572,13 @@ def test_R43_an_error_in_a_worker_thread_reaches_the_caller(voices):
     assert threading.active_count() == 1
 
 
-INTERPOSER = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <pthread.h>
-#include <stddef.h>
-static volatile long allocations, locks;
-static volatile int counting;
-static void *(*real_malloc)(size_t);
-static int (*real_lock)(pthread_mutex_t *);
-void *malloc(size_t n) {
-  if (!real_malloc) real_malloc = dlsym(RTLD_NEXT, "malloc");
-  if (counting) __sync_fetch_and_add(&allocations, 1);
-  return real_malloc(n);
-}
-int pthread_mutex_lock(pthread_mutex_t *m) {
-  if (!real_lock) real_lock = dlsym(RTLD_NEXT, "pthread_mutex_lock");
-  if (counting) __sync_fetch_and_add(&locks, 1);
-  return real_lock(m);
-}
-void counter_start(void) { allocations = locks = 0; counting = 1; }
-long counter_stop(int which) { counting = 0; return which ? locks : allocations; }
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="counts through LD_PRELOAD")
 def test_R44_no_allocation_and_no_lock_in_a_step(tmp_path):
     """malloc and pthread_mutex_lock are counted around calls of 400 and of 2,000 steps: 1,600 steps add nothing.
 
     The counter itself is proven by calls from Python, one for every step, which do allocate.
     """
-    source, library = tmp_path / "counter.c", tmp_path / "counter.so"
-    source.write_text(INTERPOSER)
+    source, library = Path(__file__).parent / "cpp/counter.c", tmp_path / "counter.so"
     built = subprocess.run(
         ["cc", "-shared", "-fPIC", "-O1", str(source), "-o", str(library), "-ldl"],
         capture_output=True,

@@ -1,6 +1,12 @@
 """The WaveNet engine: its twin in numpy, laws (one seed, one sound), and its behaviour at the edges."""
 
+import os
 import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -385,3 +391,204 @@ def test_what_is_refused(rng):
         _core.WaveNetModel(config, {k: v for k, v in tensors.items() if k != "skip.weight"}, "float32")
     with pytest.raises(ValueError, match="int8 weights: expected int8 tensors"):
         _core.WaveNetModel(config, tensors, "int8")
+
+
+# -- threads -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("residual", [16, 32, 64, 128])
+@pytest.mark.parametrize("kernel_size", [2, 3])
+def test_a_pair_of_threads_gives_the_bits_of_one(rng, precision, residual, kernel_size):
+    """Long enough for both ways of going through a step, with changes of frames and prompts without outputs between."""
+    config = config_of(residual, 144, 40, (1, 2, 4, 3, 16), kernel_size, MU_LAW, True)
+    model, _ = random_model(config, rng, precision)
+    n = 700
+    frames = random_frames(config, rng, n)
+    forced = np.full((1, n), -1, np.int32)
+    forced[:, 30:130] = rng.integers(0, 40, 100)
+    forced[:, 300:303] = 7
+    for outputs in (False, True):
+        results = [
+            run(model, n, frames=frames, forced=forced, threads=t, log_probs=outputs, logits=outputs) for t in (1, 2)
+        ]
+        same(*results)
+
+
+def test_two_callers_share_a_model(rng):
+    model, _ = random_model(config_of(32, condition=True), rng, "int8")
+    frames = random_frames(config_of(condition=True), rng, 600)
+    expected, results = run(model, 600, frames=frames), []
+
+    def call():
+        results.append(run(model, 600, frames=frames, threads=2))
+
+    threads = [threading.Thread(target=call) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 3
+    for result in results:
+        same(expected, result)
+
+
+PRELUDE = """
+    import os, signal, sys, threading, time
+    import numpy as np
+    sys.path[:0] = [sys.argv[1], sys.argv[2]]
+    from test_wavenet import _core, config_of, random_model, run
+    config = config_of(64, 256, 256, [1 << (i % 10) for i in range(20)], output={"kind": "mu_law", "classes": 256})
+    model, _ = random_model(config, np.random.default_rng(0), "bfloat16")
+    def call(n, threads=2, batch=1):
+        return run(model, n, batch, threads=threads, log_probs=False, logits=False)
+    """
+
+
+def run_python(code, *arguments, env=None):
+    here = Path(__file__).parent
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PRELUDE + code), str(here), str(here.parent / "python"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=env,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize(("batch", "threads"), [(1, 1), (1, 2), (5, 2)])
+def test_R39_ctrl_c_ends_a_long_call_and_the_engine_lives_on(batch, threads):
+    code = """
+    batch, threads = int(sys.argv[3]), int(sys.argv[4])
+    before = call(30)[0]
+    coins = np.zeros((batch, 1 << 22, 1))
+    sent = [0.0]
+    def interrupt():
+        time.sleep(0.3)
+        sent[0] = time.perf_counter()
+        os.kill(os.getpid(), signal.SIGINT)
+    threading.Thread(target=interrupt).start()
+    try:
+        run(model, 1 << 22, batch, coins=coins, threads=threads, log_probs=False, logits=False)
+    except KeyboardInterrupt:
+        print("delay", time.perf_counter() - sent[0])
+    assert (call(30)[0] == before).all()
+    print("alive")
+    """
+    # 2^22 samples take a minute. On an idle machine the delay is below 0.1 s; a busy one is given a second.
+    result = run_python(code, str(batch), str(threads))
+    assert "alive" in result.stdout, result.stderr
+    assert float(result.stdout.split()[1]) < 1.0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_R40_exit_with_work_in_a_daemon_thread():
+    code = """
+    for _ in range(2):
+        threading.Thread(target=lambda: [call(1 << 14) for _ in iter(int, 1)], daemon=True).start()
+    time.sleep(0.3)
+    print("leaving")
+    """
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+    assert "leaving" in result.stdout
+    assert "terminate" not in result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_R42_fork_also_during_a_call():
+    code = """
+    import warnings
+    warnings.simplefilter("ignore")  # Python warns of any fork with threads
+    expected = call(300)[0]
+    thread = threading.Thread(target=lambda: call(4000))
+    thread.start()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if (call(300)[0] == expected).all() else 1)
+    status = os.waitpid(pid, 0)[1]
+    thread.join()
+    assert status == 0, status
+    print("same")
+    """
+    result = run_python(code)
+    assert "same" in result.stdout, result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="chooses its processors")
+def test_a_second_thread_without_a_second_processor_costs_little():
+    """The helper may wait for the leader's processor, the answer may not wait for the helper."""
+    code = """
+    expected = call(3000, threads=1)[0]
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    start = time.perf_counter()
+    call(3000, threads=1)
+    alone = time.perf_counter() - start
+    start = time.perf_counter()
+    assert (call(3000)[0] == expected).all()
+    print("slower by", (time.perf_counter() - start) / alone)
+    """
+    result = run_python(code)
+    assert "slower by" in result.stdout, result.stderr
+    assert float(result.stdout.split()[-1]) < 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts through LD_PRELOAD")
+def test_R44_no_allocation_and_no_lock_in_a_step(tmp_path):
+    """malloc and pthread_mutex_lock are counted around calls of 400 and of 2,000 samples: 1,600 samples add nothing.
+
+    The counter itself is proven by calls from Python, one for every sample, which do allocate.
+    """
+    source, library = Path(__file__).parent / "cpp/counter.c", tmp_path / "counter.so"
+    built = subprocess.run(
+        ["cc", "-shared", "-fPIC", "-O1", str(source), "-o", str(library), "-ldl"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if built.returncode:
+        pytest.skip(f"needs a C compiler: {built.stderr[:200]}")
+    code = """
+    import ctypes
+    from test_wavenet import LOGISTICS, MU_LAW, random_frames
+    counter = ctypes.CDLL(sys.argv[3])
+    counter.counter_stop.restype = ctypes.c_long
+    def count(function):
+        function()
+        counts = []
+        for which in (0, 1):
+            counter.counter_start(); function(); counts.append(counter.counter_stop(which))
+        return counts
+    rng = np.random.default_rng(0)
+    for output, precision in ((MU_LAW, "float32"), (MU_LAW, "int8"), (LOGISTICS, "bfloat16")):
+        config = config_of(32, output=output, condition=True)
+        model, _ = random_model(config, rng, precision)
+        for batch, threads in ((1, 1), (1, 2), (5, 2)):
+            def prepared(n):
+                coins, frames = rng.random((batch, n, model.coins_per_sample)), random_frames(config, rng, n, batch)
+                options = {"top_k": 5, "top_p": 0.9} if output is MU_LAW else {}
+                return lambda: run(model, n, batch, coins, frames=frames, threads=threads, **options)
+            few, many = count(prepared(400)), count(prepared(2000))
+            assert few[0] == many[0], ("allocations", output, precision, batch, threads, few, many)
+            # Signals are looked for every 20 ms, under Python's lock: a few times a call, not once a sample.
+            assert many[1] - few[1] < 100, ("locks", output, precision, batch, threads, few, many)
+    state = model.start(1)
+    frames = random_frames(config, rng, 1)
+    stepwise = [count(lambda: [run(model, 1, frames=frames) for _ in range(n)])[0] for n in (5, 40)]
+    assert stepwise[1] > stepwise[0] + 30, stepwise
+    print("counted")
+    """
+    result = run_python(code, str(library), env={**os.environ, "LD_PRELOAD": str(library)})
+    assert "counted" in result.stdout, result.stderr
+
+
+def test_packed_weights_are_as_large_as_they_should_be(rng):
+    config = config_of(64, 256, 256, [1, 2, 4, 8] * 3, output={"kind": "mu_law", "classes": 256})
+    table, products = 256 * 64 * 4, 12 * 4 * 64**2 + 11 * 64**2 + 256 * 12 * 64 + 2 * 256 * 256
+    for precision, width in (("float32", 4), ("bfloat16", 2), ("int8", 1)):
+        model, _ = random_model(config, rng, precision)
+        assert model.macs_per_sample == products
+        assert products * width + table <= model.packed_bytes <= 1.06 * (products * width + table) + 60_000
+        assert model.receptive_field == 46

@@ -134,7 +134,7 @@ class Worker final : public WaveNetPair::Sequence {
       if (together) {
         pair_->run(t, sequences_.front().skip);
       } else if (layers_ != nullptr) {
-        layers_->all(step_of(sequences_.front()));
+        layers_->all(step_at(t, true));
       } else {
         for (std::size_t l = 0; l < n_layers_; ++l) {
           step_layer(l);
@@ -154,20 +154,16 @@ class Worker final : public WaveNetPair::Sequence {
   std::int64_t frame_at(std::int64_t t) const { return (request_.offset + t) / spec_.hop_length; }
 
   WaveNetStep step_at(std::int64_t t, bool leader) override {
-    WaveNetStep step = step_of(sequences_.front());
-    if (leader) return step;
-    step.time = start_time_ + t;
+    const Sequence& s = sequences_.front();
+    if (leader) return step_of(s, s.time, s.starts);
+    const float* starts = nullptr;
     if (spec_.condition_channels > 0) {
       const std::int64_t frame = frame_at(t);
-      const auto known = [&] {
-        const std::int64_t block = block_.load(std::memory_order_acquire);
-        return frame >= block && frame < block + kConditionBlock;
-      };
-      if (!known()) pair_->wait_for_leader(t);
-      step.starts =
-          sequences_.front().block + to_size(frame - block_.load(std::memory_order_acquire)) * n_layers_ * gates_;
+      const std::int64_t block = block_.load(std::memory_order_acquire);
+      if (frame < block || frame >= block + kConditionBlock) pair_->wait_for_leader(t);
+      starts = s.block + to_size(frame - block_.load(std::memory_order_acquire)) * n_layers_ * gates_;
     }
-    return step;
+    return step_of(s, start_time_ + t, starts);
   }
 
   bool wants_logits(std::int64_t t) const override { return wants_logits(0, t); }
@@ -273,7 +269,7 @@ class Worker final : public WaveNetPair::Sequence {
     return {s.rings + row * row_bytes_, int8_ ? s.scales[row] : 1.0f};
   }
 
-  WaveNetStep step_of(const Sequence& s) const {
+  WaveNetStep step_of(const Sequence& s, std::int64_t time, const float* starts) const {
     void* z = int8_ ? static_cast<void*>(s.z_bytes) : s.z;
     return {model_.layers().data(),
             static_cast<int>(n_layers_),
@@ -281,8 +277,8 @@ class Worker final : public WaveNetPair::Sequence {
             s.rings,
             s.scales,
             row_bytes_,
-            s.time,
-            s.starts,
+            time,
+            starts,
             s.h,
             s.sums,
             0,
