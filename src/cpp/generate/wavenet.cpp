@@ -130,9 +130,9 @@ class Worker final : public WaveNetPair::Sequence {
         if (watch.after(to_size(kConditionBlock) * n_layers_ * gates_)) return false;
       }
       for (Sequence& s : sequences_) embed(s);
-      const bool together = pair_ && pair_->together(t);
-      if (together) {
-        pair_->run(t, sequences_.front().skip);
+      bool have_skip = false;
+      if (pair_ && pair_->together(t)) {
+        have_skip = pair_->run(t, sequences_.front().skip);
       } else if (layers_ != nullptr) {
         layers_->all(step_at(t, true));
       } else {
@@ -142,7 +142,7 @@ class Worker final : public WaveNetPair::Sequence {
         }
       }
       if (layers_ != nullptr && watch.after(model_.macs_per_sample())) return false;
-      draw(t, together);
+      draw(t, have_skip);
       for (std::size_t b = 0; b < sequences_.size(); ++b) {
         sequences_[b].last = request_.samples[index(b, t)];
         ++sequences_[b].time;

@@ -10,9 +10,11 @@ namespace musicgen::generate {
 
 namespace {
 
-constexpr int kSpins = 4096;                 // before a thread that waits lets others have the processor
+constexpr int kSpins = 1024;                 // before a thread that waits lets others have the processor
+constexpr double kPatience = 100e-6;         // and seconds that the leader waits after that, and the time of a sample
 constexpr std::int64_t kTrial = 48;          // samples that are enough to see which way is faster
 constexpr std::int64_t kTurn = 64 * kTrial;  // samples until both are tried again
+constexpr std::int64_t kMostWaits = 64;      // turns, where the helper has not come
 // How often the leader tells how far it is: every telling takes the line of the counter back from the helper.
 constexpr std::int64_t kLayersATelling = 4;
 // How many layers ahead the leader asks for lines that the helper had last.
@@ -70,6 +72,7 @@ WaveNetPair::WaveNetPair(const WaveNetModel& model, Isa isa, Sequence& sequence)
   lay_out();
   asked_.set(0);
   answered_.set(0);
+  inside_.set(0);
 }
 
 void WaveNetPair::lay_out() {
@@ -90,34 +93,24 @@ void WaveNetPair::lay_out() {
 
 bool WaveNetPair::together(std::int64_t sample) {
   reached_.set(sample);
-  if (sample >= until_) {
-    begin_stretch(sample);
-  } else if (joined_ && (sample - from_) % 8 == 7) {
-    // A helper whose processor is taken away for a while: do not wait for it again.
-    const double seconds = std::chrono::duration<double>(Clock::now() - since_).count();
-    if (seconds > 4.0 * seconds_[0] * static_cast<double>(sample - from_) + 1e-3) begin_stretch(sample);
-  }
+  if (sample >= until_) begin_stretch(sample);
   return joined_;
 }
 
 void WaveNetPair::begin_stretch(std::int64_t sample) {
-  if (joined_) {
-    end_.set(sample);
-    spin_until([&] { return answered_.get() == asked_.get(); });
-  }
   const Clock::time_point now = Clock::now();
   if (sample > from_)
     seconds_[joined_] = std::chrono::duration<double>(now - since_).count() / static_cast<double>(sample - from_);
-  // Alone, together, and for a while the faster of the two; then again.
-  const int phase = static_cast<int>(turns_++ % 3);
-  joined_ = here_.load(std::memory_order_acquire) && (phase == 1 || (phase == 2 && seconds_[1] < seconds_[0]));
+  if (joined_) end_.set(sample);
+  // Alone, together, and for a while the faster of the two; then again. Alone for longer and longer where the helper
+  // has not come.
+  const bool available = here_.load(std::memory_order_acquire) && answered_.get() == asked_.get();
+  const int phase = available && !alone_again_ ? static_cast<int>(turns_++ % 3) : 0;
+  joined_ = phase == 1 || (phase == 2 && seconds_[1] < seconds_[0]);
   from_ = sample;
-  until_ = sample + (phase == 2 ? kTurn : kTrial);
+  until_ = sample + (alone_again_ ? kTurn * waits_ : phase == 2 ? kTurn : kTrial);
   since_ = now;
-  if (!here_.load(std::memory_order_acquire)) {  // look for the helper soon
-    until_ = sample + kTrial;
-    turns_ = 0;
-  }
+  alone_again_ = false;
   if (!joined_) return;
   older_.set(sample * n_layers_);
   older_seen_ = sample * n_layers_;
@@ -126,7 +119,7 @@ void WaveNetPair::begin_stretch(std::int64_t sample) {
   asked_.set(asked_.get() + 1);
 }
 
-void WaveNetPair::run(std::int64_t sample, float* skip) {
+bool WaveNetPair::run(std::int64_t sample, float* skip) {
   const WaveNetStep step = step_at(sample, true);
   const std::size_t z_bytes = to_size(model_.channels()) * (int8_ ? 1 : sizeof(float));
   for (std::int64_t l = 0; l < n_layers_; ++l) {
@@ -136,16 +129,53 @@ void WaveNetPair::run(std::int64_t sample, float* skip) {
       fetch(static_cast<char*>(step.z) + ahead * z_bytes, z_bytes, true);
     }
     const std::int64_t done = sample * n_layers_ + l + 1;
-    if (older_seen_ < done) spin_until([&] { return (older_seen_ = older_.get()) >= done; });
+    if (older_seen_ < done && !helper_comes([&] { return (older_seen_ = older_.get()) >= done; })) {
+      run_alone(sample, l);
+      return false;
+    }
     layers_.chain(step, static_cast<int>(l));
     if (done % kLayersATelling == 0 || l + 1 == n_layers_) chain_.set(done);
   }
-  if (!sequence_.wants_logits(sample)) return;
+  if (!sequence_.wants_logits(sample)) return false;
   kernels_.rows_begin(leaders_);
   if (leaders_.vecs > 0) kernels_.rows_add(leaders_, 0, model_.skip().cols, step.z);
   kernels_.rows_end(leaders_, kByteScale);
-  wait_for(skip_, sample, sample);
+  if (!helper_comes([&] { return skip_.get() >= sample; })) {
+    run_alone(sample, n_layers_);
+    return false;
+  }
   std::copy(skip_sums_, skip_sums_ + model_.skip().vecs * kLanes, skip);
+  return true;
+}
+
+// Waits for the helper, but not for a processor that is taken from it.
+template <class Condition>
+bool WaveNetPair::helper_comes(const Condition& condition) const {
+  for (int i = 0; i < kSpins; ++i) {
+    if (condition()) return true;
+    breathe();
+  }
+  const Clock::time_point begin = Clock::now();
+  const std::chrono::duration<double> patience(kPatience + seconds_[0]);
+  while (Clock::now() - begin < patience) {
+    if (condition()) return true;
+    std::this_thread::yield();
+  }
+  return false;
+}
+
+// Ends the stretch with this sample. What the helper is reading now must stay as it is until it has read it.
+void WaveNetPair::run_alone(std::int64_t sample, std::int64_t layer) {
+  end_.value.store(sample);
+  spin_until([&] { return inside_.value.load() == 0; });
+  until_ = sample + 1;
+  alone_again_ = true;
+  waits_ = std::min(2 * waits_, kMostWaits);
+  const WaveNetStep step = sequence_.step_at(sample, true);
+  for (; layer < n_layers_; ++layer) {
+    layers_.older(step, static_cast<int>(layer));
+    layers_.chain(step, static_cast<int>(layer));
+  }
 }
 
 void WaveNetPair::end() {
@@ -176,8 +206,9 @@ void WaveNetPair::help() {
 void WaveNetPair::help_with(std::int64_t sample) {
   const WaveNetStep step = step_at(sample, false);
   for (std::int64_t l = 0; l < n_layers_; ++l) {
-    if (given_up(sample)) return;
+    if (!enter(sample)) return;
     layers_.older(step, static_cast<int>(l));
+    leave();
     older_.set(sample * n_layers_ + l + 1);
   }
   const bool wanted = sequence_.wants_logits(sample);
@@ -185,13 +216,25 @@ void WaveNetPair::help_with(std::int64_t sample) {
   for (std::int64_t l = 0; l < n_layers_; ++l) {  // also for the inputs of the next sample's older taps
     if (!wait_for(chain_, sample * n_layers_ + l + 1, sample)) return;
     if (!wanted) continue;
+    if (!enter(sample)) return;
     const int channels = model_.channels(), first = static_cast<int>(l) * channels;
     const auto* z = static_cast<const unsigned char*>(step.z) + to_size(first) * (int8_ ? 1 : sizeof(float));
     kernels_.rows_add(helpers_, first, channels, z);
+    leave();
   }
   if (wanted) kernels_.rows_end(helpers_, kByteScale);
   skip_.set(sample);
 }
+
+// Either the leader sees the helper inside, or the helper sees that the leader has given the sample up.
+bool WaveNetPair::enter(std::int64_t sample) {
+  inside_.value.store(1);
+  if (sample < end_.value.load()) return true;
+  leave();
+  return false;
+}
+
+void WaveNetPair::leave() { inside_.set(0); }
 
 void WaveNetPair::wait_for_leader(std::int64_t sample) { wait_for(reached_, sample, sample); }
 

@@ -22,7 +22,7 @@ class WaveNetPair {
   class Sequence {
    public:
     virtual ~Sequence() = default;
-    // At a sample of the call; `sums` need not be set. The helper asks ahead of the leader.
+    // At a sample of the call. The helper asks ahead of the leader.
     virtual WaveNetStep step_at(std::int64_t sample, bool leader) = 0;
     virtual bool wants_logits(std::int64_t sample) const = 0;
   };
@@ -32,8 +32,8 @@ class WaveNetPair {
   // -- the leader's side --
   // To be called before every sample: whether it is to be computed together, by run().
   bool together(std::int64_t sample);
-  // Layers, from an embedded input, and the sums of the skip product where logits are wanted.
-  void run(std::int64_t sample, float* skip);
+  // Layers, from an embedded input. True if the skip product is done, too: its sums are in `skip`.
+  bool run(std::int64_t sample, float* skip);
   // No more samples: the helper may go.
   void end();
 
@@ -54,6 +54,11 @@ class WaveNetPair {
 
   void lay_out();
   void begin_stretch(std::int64_t sample);
+  template <class Condition>
+  bool helper_comes(const Condition& condition) const;
+  void run_alone(std::int64_t sample, std::int64_t layer);
+  bool enter(std::int64_t sample);
+  void leave();
   bool given_up(std::int64_t sample) const { return sample >= end_.get(); }
   // True when the counter has reached `least`; false when the leader has given the sample up.
   bool wait_for(const Counter& counter, std::int64_t least, std::int64_t sample) const;
@@ -78,10 +83,12 @@ class WaveNetPair {
   // Samples [first, end) are a stretch computed together. asked: how many stretches there were; answered: how many the
   // helper has left again.
   Counter asked_, answered_, first_, end_;
+  Counter inside_;  // 1 while the helper reads what the leader writes, once it goes on alone
   std::atomic<bool> over_{false}, here_{false};
 
   // The leader's: which way it goes until `until_`, and seconds a sample of both ways when last measured.
-  bool joined_ = false;
+  bool joined_ = false, alone_again_ = false;
+  std::int64_t waits_ = 1;  // turns
   std::int64_t older_seen_ = 0;
   std::int64_t from_ = 0, until_ = 0, turns_ = 0;
   double seconds_[2] = {0.0, 0.0};
