@@ -10,7 +10,8 @@ namespace musicgen::generate {
 
 namespace {
 
-constexpr int kSpins = 1024;                 // before a thread that waits lets others have the processor
+constexpr int kSpins = 1024;                            // before a thread that waits lets others have the processor
+constexpr std::chrono::microseconds kBeforeSleep{200};  // how long a helper without work looks for more
 constexpr double kPatience = 100e-6;         // and seconds that the leader waits after that, and the time of a sample
 constexpr std::int64_t kTrial = 48;          // samples that are enough to see which way is faster
 constexpr std::int64_t kTurn = 64 * kTrial;  // samples until both are tried again
@@ -70,8 +71,9 @@ WaveNetPair::WaveNetPair(const WaveNetModel& model, Isa isa, Sequence& sequence)
   memory_ = Arena(used_);
   used_ = 0;
   lay_out();
-  asked_.set(0);
-  answered_.set(0);
+  called_.set(0);
+  ready_.set(0);
+  begun_.set(0);
   inside_.set(0);
 }
 
@@ -99,24 +101,34 @@ bool WaveNetPair::together(std::int64_t sample) {
 
 void WaveNetPair::begin_stretch(std::int64_t sample) {
   const Clock::time_point now = Clock::now();
-  if (sample > from_)
+  if (sample - from_ >= kTrial)
     seconds_[joined_] = std::chrono::duration<double>(now - since_).count() / static_cast<double>(sample - from_);
   if (joined_) end_.set(sample);
+  from_ = sample;
+  since_ = now;
+  if (calling_) {  // the helper may have to wake up first
+    joined_ = ready_.get() == called_.get();
+    until_ = sample + (joined_ ? length_ : kTrial);
+    if (!joined_) return;
+    calling_ = false;
+    older_.set(sample * n_layers_);
+    older_seen_ = sample * n_layers_;
+    first_.set(sample);
+    end_.set(until_);
+    begun_.set(called_.get());
+    return;
+  }
   // Alone, together, and for a while the faster of the two; then again. Alone for longer and longer where the helper
   // has not come.
-  const bool available = here_.load(std::memory_order_acquire) && answered_.get() == asked_.get();
-  const int phase = available && !alone_again_ ? static_cast<int>(turns_++ % 3) : 0;
-  joined_ = phase == 1 || (phase == 2 && seconds_[1] < seconds_[0]);
-  from_ = sample;
-  until_ = sample + (alone_again_ ? kTurn * waits_ : phase == 2 ? kTurn : kTrial);
-  since_ = now;
+  const int phase = alone_again_ ? 0 : static_cast<int>(turns_++ % 3);
+  joined_ = false;
+  length_ = alone_again_ ? kTurn * waits_ : phase == 2 ? kTurn : kTrial;
+  until_ = sample + length_;
   alone_again_ = false;
-  if (!joined_) return;
-  older_.set(sample * n_layers_);
-  older_seen_ = sample * n_layers_;
-  first_.set(sample);
-  end_.set(until_);
-  asked_.set(asked_.get() + 1);
+  calling_ = phase == 1 || (phase == 2 && seconds_[1] < seconds_[0]);
+  if (!calling_) return;
+  called_.set(called_.get() + 1);
+  until_ = sample + 1;
 }
 
 bool WaveNetPair::run(std::int64_t sample, float* skip) {
@@ -187,19 +199,20 @@ void WaveNetPair::end() {
 // --------------------------------------------------------------------------------------------------------
 
 void WaveNetPair::help() {
-  here_.store(true, std::memory_order_release);
-  for (std::int64_t stretch = 0;; ++stretch) {
+  for (std::int64_t stretch = 1;; ++stretch) {
     const Clock::time_point idle = Clock::now();
-    while (asked_.get() <= stretch) {
+    while (called_.get() < stretch) {
       if (over_.load(std::memory_order_acquire)) return;
-      if (Clock::now() - idle < std::chrono::microseconds(200)) {
+      if (Clock::now() - idle < kBeforeSleep) {
         for (int i = 0; i < 64; ++i) breathe();
       } else {
-        std::this_thread::sleep_for(std::chrono::microseconds(200));
+        std::this_thread::sleep_for(kBeforeSleep);
       }
     }
+    ready_.set(stretch);
+    spin_until([&] { return begun_.get() >= stretch || over_.load(std::memory_order_acquire); });
+    if (begun_.get() < stretch) return;
     for (std::int64_t sample = first_.get(); !given_up(sample); ++sample) help_with(sample);
-    answered_.set(stretch + 1);
   }
 }
 

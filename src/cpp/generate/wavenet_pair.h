@@ -80,17 +80,17 @@ class WaveNetPair {
   Counter older_, chain_;  // layers done, of all samples
   Counter skip_;           // the last sample whose rows the helper has done
   Counter reached_;        // the last sample that the leader has begun
-  // Samples [first, end) are a stretch computed together. asked: how many stretches there were; answered: how many the
-  // helper has left again.
-  Counter asked_, answered_, first_, end_;
+  // Stretches of samples [first, end) computed together: how many the leader has called the helper for, for how many it
+  // was ready, and how many have begun.
+  Counter called_, ready_, begun_, first_, end_;
   Counter inside_;  // 1 while the helper reads what the leader writes, once it goes on alone
-  std::atomic<bool> over_{false}, here_{false};
+  std::atomic<bool> over_{false};
 
   // The leader's: which way it goes until `until_`, and seconds a sample of both ways when last measured.
-  bool joined_ = false, alone_again_ = false;
+  bool joined_ = false, calling_ = false, alone_again_ = false;
   std::int64_t waits_ = 1;  // turns
   std::int64_t older_seen_ = 0;
-  std::int64_t from_ = 0, until_ = 0, turns_ = 0;
+  std::int64_t from_ = 0, until_ = 0, length_ = 0, turns_ = 0;
   double seconds_[2] = {0.0, 0.0};
   Clock::time_point since_;
 };
