@@ -239,6 +239,7 @@ LAW_CONFIGS = {
     "logistics": config_of(32, 40, 50, (1, 2, 4, 8), 2, LOGISTICS, True),
     "wide": config_of(128, 256, 256, (1, 2, 4), 2, {"kind": "mu_law", "classes": 256}, True),
     "reference": config_of(64, 256, 256, (1, 2, 4, 8), 2, {"kind": "mu_law", "classes": 256}, True),
+    "between": config_of(90, 60, 50, (1, 2, 4), 3, MU_LAW, True),
     "small": config_of(32, 128, 256, (1, 2, 4, 8), 2, {"kind": "mu_law", "classes": 256}, None),
 }
 
@@ -397,7 +398,7 @@ def test_what_is_refused(rng):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("residual", [16, 32, 64, 128])
+@pytest.mark.parametrize("residual", [16, 32, 41, 64, 96, 128])
 @pytest.mark.parametrize("kernel_size", [2, 3])
 def test_a_pair_of_threads_gives_the_bits_of_one(rng, precision, residual, kernel_size):
     """Long enough for both ways of going through a step, with changes of frames and prompts without outputs between."""

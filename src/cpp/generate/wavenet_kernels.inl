@@ -132,8 +132,12 @@ inline MUSICGEN_ALWAYS_INLINE void add_lines(typename Line<P>::Sum (&a)[M], cons
   } while (--lines > 0);
 }
 
-// How many of n row vectors go through a product together: as many as the registers hold sums for, and no rest.
-constexpr int block_of(int n) { return n <= kSoloVecs ? n : n % kSoloVecs == 0 ? kSoloVecs : kSoloVecs > 4 ? 4 : 2; }
+// Into how large parts n row vectors (or pairs of them) are cut: as many as the registers hold sums for, and no rest.
+constexpr int part_of(int n, int most) {
+  for (int part = n < most ? n : most; part > 1; --part)
+    if (n % part == 0) return part;
+  return 1;
+}
 
 // Not inlined into one another: the compiler would keep the constants of exp in the registers that the sums need.
 template <Precision P, int RV>
@@ -142,11 +146,10 @@ struct Layers {
   static constexpr bool kBytes = P == Precision::int8;
   static constexpr int kChannels = RV * kLanes, kGates = 2 * RV;
   static constexpr int kTile = kGates <= kMaxTileVecs ? kGates : 8;  // vectors: see tiles_of
-  static constexpr int kBlock = block_of(kTile), kPart = block_of(RV);
+  static constexpr int kBlock = 2 * part_of(kTile / 2, kSoloVecs / 2), kPart = part_of(RV, kSoloVecs);
   static constexpr int kLineCount = kChannels * (kBytes ? 1 : 4) / Line<P>::kInputBytes;
   static constexpr bool kTogether = kSoloVecs == kMaxTileVecs && 3 * RV <= kMaxTileVecs;
-  static_assert(kBlock % 2 == 0, "filter and gate stay together");
-  static_assert(kTile % kBlock == 0 && kGates % kTile == 0 && RV % kPart == 0, "no rest");
+  static_assert(kGates % kTile == 0, "tiles of one size");
 
   static inline const char* weights(const Matrix& m, int vec) {
     return m.weights + static_cast<std::size_t>(vec / kTile) * m.tile_pitch +
@@ -315,8 +318,12 @@ inline const WaveNetLayerKernels* layers_of(int channel_vecs) {
       return &Layers<P, 1>::kKernels;
     case 2:
       return &Layers<P, 2>::kKernels;
+    case 3:
+      return &Layers<P, 3>::kKernels;
     case 4:
       return &Layers<P, 4>::kKernels;
+    case 6:
+      return &Layers<P, 6>::kKernels;
     case 8:
       return &Layers<P, 8>::kKernels;
     default:
