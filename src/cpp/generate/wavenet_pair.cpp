@@ -95,17 +95,32 @@ void WaveNetPair::lay_out() {
 
 bool WaveNetPair::together(std::int64_t sample) {
   reached_.set(sample);
-  if (sample >= until_) begin_stretch(sample);
+  if (sample >= until_ || (joined_ && slower_than_alone(sample))) begin_stretch(sample);
   return joined_;
+}
+
+// Looked at now and then: another process may have come to the helper's processor.
+bool WaveNetPair::slower_than_alone(std::int64_t sample) {
+  if (sample == from_ || (sample - from_) % kTrial != 0) return false;
+  const Clock::time_point now = Clock::now();
+  const double seconds = std::chrono::duration<double>(now - looked_).count() / static_cast<double>(kTrial);
+  looked_ = now;
+  return seconds > seconds_[0];
+}
+
+// The helper does nothing more at this sample. What it is reading now must stay as it is until it has read it.
+void WaveNetPair::send_off(std::int64_t sample) {
+  end_.value.store(sample);
+  spin_until([&] { return inside_.value.load() == 0; });
 }
 
 void WaveNetPair::begin_stretch(std::int64_t sample) {
   const Clock::time_point now = Clock::now();
   if (sample - from_ >= kTrial)
     seconds_[joined_] = std::chrono::duration<double>(now - since_).count() / static_cast<double>(sample - from_);
-  if (joined_) end_.set(sample);
+  if (joined_ && !alone_again_) send_off(sample);
   from_ = sample;
-  since_ = now;
+  since_ = looked_ = now;
   if (calling_) {  // the helper may have to wake up first
     joined_ = ready_.get() == called_.get();
     until_ = sample + (joined_ ? length_ : kTrial);
@@ -176,10 +191,9 @@ bool WaveNetPair::helper_comes(const Condition& condition) const {
   return false;
 }
 
-// Ends the stretch with this sample. What the helper is reading now must stay as it is until it has read it.
+// Ends the stretch with this sample.
 void WaveNetPair::run_alone(std::int64_t sample, std::int64_t layer) {
-  end_.value.store(sample);
-  spin_until([&] { return inside_.value.load() == 0; });
+  send_off(sample);
   until_ = sample + 1;
   alone_again_ = true;
   waits_ = std::min(2 * waits_, kMostWaits);

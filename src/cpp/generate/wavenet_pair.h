@@ -54,6 +54,8 @@ class WaveNetPair {
 
   void lay_out();
   void begin_stretch(std::int64_t sample);
+  bool slower_than_alone(std::int64_t sample);
+  void send_off(std::int64_t sample);
   template <class Condition>
   bool helper_comes(const Condition& condition) const;
   void run_alone(std::int64_t sample, std::int64_t layer);
@@ -92,7 +94,7 @@ class WaveNetPair {
   std::int64_t older_seen_ = 0;
   std::int64_t from_ = 0, until_ = 0, length_ = 0, turns_ = 0;
   double seconds_[2] = {0.0, 0.0};
-  Clock::time_point since_;
+  Clock::time_point since_, looked_;
 };
 
 }  // namespace musicgen::generate
