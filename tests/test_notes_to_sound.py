@@ -11,6 +11,7 @@ import pytest
 
 from musicgen_ext import encodings
 from musicgen_ext.encodings import Line, NotesToSound
+from musicgen_ext.encodings.notes_to_sound import FEATURES
 from musicgen_ext.errors import WeightsError
 from musicgen_ext.midi import Score, Track
 from musicgen_reference import encodings as reference
@@ -39,14 +40,14 @@ def score_of(notes: Any, names: tuple[str, ...] = ("Flute",), **options: Any) ->
 @pytest.mark.parametrize("hop", [1, 37, 80, 256])
 def test_frames_are_those_of_the_reference(count: int, hop: int, rng: np.random.Generator) -> None:
     notes = random_line(rng, count) if count else np.zeros((0, 4))
-    encoding = NotesToSound(8_000, hop, 48, 84)
+    encoding = NotesToSound(8_000, hop, 48, 84, features=(*FEATURES, "phase"))
     total = min(encoding.num_frames(int(8_000 * (notes[-1, 1] + 0.1 if count else 0.1))), 400)
     frames = encoding.frames(notes, total)
     expected = reference.sound_frames(notes.tolist(), total, sample_rate=8_000, hop_length=hop, low=48, high=84)
     assert frames.dtype == np.float32
-    assert frames.shape == (total, encoding.num_channels) == (total, 37 + 4)
-    # Each is one exponential in double precision, rounded to single.
-    np.testing.assert_allclose(frames, np.array(expected).reshape(frames.shape), rtol=1e-6, atol=1e-12)
+    assert frames.shape == (total, encoding.num_channels) == (total, 37 + 6)
+    # Each is one exponential in double precision, rounded to single, or a sine of up to some thousand periods.
+    np.testing.assert_allclose(frames, np.array(expected).reshape(frames.shape), rtol=1e-6, atol=1e-9)
 
 
 def test_a_part_of_the_frames_is_that_part_of_all(rng: np.random.Generator) -> None:

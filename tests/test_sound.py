@@ -444,6 +444,22 @@ def test_log_prob_of_its_own_sound_is_higher_than_of_noise(any_model: Any) -> No
     assert loaded.log_prob(own, condition=condition).mean() > loaded.log_prob(noise, condition=condition).mean() + 0.3
 
 
+def test_log_prob_tells_the_phase_of_the_sound_itself(make_sound_model: Any) -> None:
+    """Of one that is sharp; what `sample` tells is what the notes say."""
+    encoding = NotesToSound(RATE, HOP, 55, 79, features=("onset", "phase"))
+    loaded = mg.SoundModel(make_sound_model(encoding))
+    line = encoding.lines(MELODY)[0]
+    seconds = np.arange(2_000) / RATE
+    sharp = (0.5 * np.cos(2 * np.pi * 440 * 2 ** ((60.3 - 69) / 12) * seconds)).astype(np.float32)
+    heard = loaded.log_prob(sharp, condition={"score": MELODY})
+    phases = encoding.phases(mg.mu_law_decode(loaded.tokens(sharp)), line)
+    count = encoding.num_frames(2_000)
+    frames = encoding.frames(line, count, phase=phases)
+    assert np.abs(frames - encoding.frames(line, count)).max() > 0.5
+    edge = 2_000 - 2 * HOP  # beyond, frames that are given end, and notes go on
+    np.testing.assert_array_equal(heard[:edge], loaded.log_prob(sharp, condition={"frames": frames})[:edge])
+
+
 def test_log_prob_refuses(flute: Any, tmp_path: Path) -> None:
     mg.Audio(np.zeros(10, np.float32), 8_000).save(tmp_path / "x.wav")
     for audio, condition, words in (

@@ -19,7 +19,7 @@ from musicgen_ext.train.models.wavenet import log_logistics  # noqa: E402
 from musicgen_reference.wavenet import WaveNet as PlainWaveNet  # noqa: E402
 
 RATE, HOP = 2_000, 10
-NOTES = {"low": 60, "high": 64}
+NOTES = {"low": 60, "high": 64, "features": ["onset", "ending", "release", "velocity"]}
 EPS = float(np.finfo(np.float32).eps)
 
 
@@ -151,8 +151,9 @@ def test_a_crop_is_predicted_as_in_the_whole(rng, name, start):
     config = CONFIGS[name]
     module, count = module_of(config), 20
     y = rng.uniform(-1, 1, 70).astype(np.float32)
-    frames = None if config.condition is None else rng.normal(size=(7, 9)).astype(np.float32)
-    recording = sound.Recording("r", y, frames)
+    table = rng.normal(size=(7, 9)).astype(np.float32)
+    told = None if config.condition is None else lambda first, count: table[first : first + count]
+    recording = sound.Recording("r", y, told)
     data = sound.SoundCorpus(encoding={}, train=[recording], valid=[])
     with torch.no_grad():
         device = torch.device("cpu")
@@ -247,14 +248,29 @@ def test_noise_is_heard_and_not_predicted(rng):
         assert sound.with_noise(crop, config.output.classes, 0.0, rng) is crop
 
 
+def test_dither_is_heard_and_predicted(rng):
+    data = sound.SoundCorpus(
+        encoding={}, train=[sound.Recording("r", np.zeros(5000, np.float32))], valid=[], dither=0.01
+    )
+    config = config_of(output={"kind": "logistics", "mixtures": 3})
+    crop = data.cut(config, 0, 0, 5000, rng)
+    assert torch.equal(crop.previous[1:], crop.samples[:-1])
+    assert float(crop.samples.std()) == pytest.approx(0.01, rel=0.1)
+    assert not data.cut(config, 0, 0, 5000).samples.any()  # not where likelihood is measured
+    for name, value in (("noise", -1), ("dither", float("nan"))):
+        with pytest.raises(ValueError, match=f"data.{name}: expected a number in"):
+            sound.sounds(".", **{name: value})
+
+
 def test_a_folder_of_recordings(rng, tmp_path):
     folder_of(tmp_path / "data", rng)
     data = sound.sounds(tmp_path / "data", sample_rate=RATE, hop_length=HOP, valid_share=0.34, **NOTES)
     assert [r.name for r in data.train] == ["take 0.wav", "take 1.wav", "take 3.wav", "take 4.wav"]
     assert [r.name for r in data.valid] == ["take 2.wav", "take 5.wav"]
     assert data.encoding["name"] == "notes_to_sound"
-    assert data.train[0].frames.shape == (200, 9)
-    np.testing.assert_allclose(data.train[0].frames[:, :5].sum(1), 1)  # one pitch sounds all the time
+    frames = data.train[0].frames(0, 200)
+    assert frames.shape == (200, 9)
+    np.testing.assert_allclose(frames[:, :5].sum(1), 1)  # one pitch sounds all the time
     without = sound.sounds(tmp_path / "data", sample_rate=RATE, notes=False)
     assert without.train[0].frames is None
     assert without.encoding == {"name": "sound", "sample_rate": RATE}
@@ -267,8 +283,38 @@ def test_folders_are_splits_and_styles(rng, tmp_path):
     data = sound.sounds(tmp_path, sample_rate=RATE, hop_length=HOP, **NOTES)
     assert data.encoding["styles"] == ["flute", "organ"]
     assert [len(s) for s in (data.train, data.valid, data.test)] == [2, 2, 2]
-    assert data.train[0].frames[:, -2:].tolist() == [[1, 0]] * 60
-    assert data.train[1].frames[:, -2:].tolist() == [[0, 1]] * 60
+    assert data.train[0].frames(0, 60)[:, -2:].tolist() == [[1, 0]] * 60
+    assert data.train[1].frames(0, 60)[:, -2:].tolist() == [[0, 1]] * 60
+
+
+def test_the_network_is_told_the_phase_that_is_in_the_recording(rng, tmp_path):
+    """Of a line that is 20 cents too high, to a hundredth of a period once a note has begun."""
+    score = melody(rng, 1.0)[1]
+    table = mg.encodings.NotesToSound(16_000, 8, features=("phase",))
+    line = table.lines(score)[0]
+    t = np.arange(16_000) / 16_000
+    y = np.zeros(16_000)
+    for start, end, pitch, _ in line.notes:
+        inside = (t >= start) & (t < end)
+        turns = 440 * 2 ** ((pitch + 0.2 - 69) / 12) * (t[inside] - start) + 0.3
+        y[inside] = np.cos(2 * np.pi * turns) + 0.8 * np.cos(4 * np.pi * turns + 1) + 0.2
+    sharp = mg.Audio((0.3 * y).astype(np.float32), 16_000)
+    sharp.save(tmp_path / "a.wav")
+    score.save(tmp_path / "a.mid")
+    sharp.save(tmp_path / "b.wav")
+    score.save(tmp_path / "b.mid")
+    data = sound.sounds(tmp_path)
+    frames = data.train[0].frames(0, 2000)
+    assert data.encoding["features"][-1] == "phase"
+    middle = (np.arange(2000) + 0.5) * 8 / 16_000
+    checked = 0
+    for start, end, pitch, _ in line.notes:
+        inside = (middle > start + 0.02) & (middle < min(end, 1.0) - 0.02)
+        turns = 440 * 2 ** ((pitch + 0.2 - 69) / 12) * (middle[inside] - start) + 0.3
+        off = np.angle(np.exp(2j * np.pi * turns) / (frames[inside, -1] + 1j * frames[inside, -2])) / (2 * np.pi)
+        assert np.abs(off).max() < 0.01
+        checked += inside.sum()
+    assert checked > 1000
 
 
 @pytest.mark.parametrize("what", ["few", "no notes", "chord", "pitch", "empty"])
@@ -385,6 +431,7 @@ def test_the_command_trains_from_a_file(rng, tmp_path):
         crop = 200
         low = 60
         high = 64
+        features = ["onset", "velocity"]
         [model]
         recipe = "wavenet"
         residual_channels = 4

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from itertools import count
-from math import ceil, exp, floor
+from math import ceil, cos, exp, floor, pi, sin
 
 from musicgen_reference.midi import Song
 
@@ -476,7 +476,10 @@ def decode_bars(tokens, **options):
 
 
 def sound_frames(notes, num_frames, *, sample_rate, hop_length, low, high):
-    """What a WaveNet is told of one line of notes (start, end, pitch, velocity): a list of numbers for every frame."""
+    """What a WaveNet is told of one line of notes (start, end, pitch, velocity): a list of numbers for every frame.
+
+    The last two are sine and cosine of the fundamental's phase.
+    """
     rows = []
     for frame in range(num_frames):
         now = (frame + 0.5) * hop_length / sample_rate
@@ -485,8 +488,9 @@ def sound_frames(notes, num_frames, *, sample_rate, hop_length, low, high):
         one_hot = [1.0 if sounding and sounding[0][2] == pitch else 0.0 for pitch in range(low, high + 1)]
         if sounding:
             start, end, _, velocity = sounding[0]
-            rest = [exp(-(now - start) / 0.05), exp(-(end - now) / 0.05), 0.0, velocity / 127]
+            angle = 2 * pi * 440 * 2 ** ((sounding[0][2] - 69) / 12) * (now - start)
+            rest = [exp(-(now - start) / 0.05), exp(-(end - now) / 0.05), 0.0, velocity / 127, sin(angle), cos(angle)]
         else:
-            rest = [0.0, 0.0, exp(-(now - max(ended)) / 0.05) if ended else 0.0, 0.0]
+            rest = [0.0, 0.0, exp(-(now - max(ended)) / 0.05) if ended else 0.0, 0.0, 0.0, 0.0]
         rows.append(one_hot + rest)
     return rows

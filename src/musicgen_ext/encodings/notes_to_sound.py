@@ -23,6 +23,7 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
 FEATURES = ("onset", "ending", "release", "velocity")
+KNOWN_FEATURES = (*FEATURES, "phase")
 DECAY = 0.05  # seconds in which the traces of a note's start and end fall to 1/e
 # Players overlap the notes of a melody by this much, in seconds; what overlaps longer are two voices.
 LEGATO = 0.05
@@ -64,6 +65,9 @@ class NotesToSound:
     - ``ending``: exp(-s / 0.05 s), s seconds until it ends; 0 in silence;
     - ``release``: exp(-s / 0.05 s) in silence, s seconds since the last note ended; 0 before the first;
     - ``velocity``: of the note, from 0 to 1; 0 in silence;
+    - ``phase sine``, ``phase cosine`` of the note's fundamental, which begins at 0 with the note; 0 in silence. With
+      them a network need not count periods to be in tune. Source: Wang, Takaki and Yamagishi, Neural source-filter
+      waveform models, 2019, which excites the network with such a sine;
     - ``style …``: 1 for the style that is played, 0 for the others, if there is more than one.
 
     Attributes
@@ -75,7 +79,7 @@ class NotesToSound:
     styles : tuple of str
         Instruments, or ways to play one.
     features : tuple of str
-        Which of onset, ending, release and velocity there are, in their order.
+        Which of onset, ending, release, velocity and phase there are, in their order.
     """
 
     sample_rate: int
@@ -96,10 +100,10 @@ class NotesToSound:
             raise WeightsError(f"encoding: expected keys out of {sorted(known)}, got unknown {unknown}")
         low = whole(encoding, "low", 0, 127, 36)
         styles = _names(encoding, "styles", (), MAX_STYLES)
-        features = _names(encoding, "features", FEATURES, len(FEATURES))
-        strange = [feature for feature in features if feature not in FEATURES]
+        features = _names(encoding, "features", FEATURES, len(KNOWN_FEATURES))
+        strange = [feature for feature in features if feature not in KNOWN_FEATURES]
         if strange:
-            raise WeightsError(f"encoding.features: expected names out of {list(FEATURES)}, got {strange[0]!r}")
+            raise WeightsError(f"encoding.features: expected names out of {list(KNOWN_FEATURES)}, got {strange[0]!r}")
         return cls(
             whole(encoding, "sample_rate", 1, 384_000, 0),
             whole(encoding, "hop_length", 1, 1 << 16, 0),
@@ -126,7 +130,8 @@ class NotesToSound:
         """What the numbers of a frame are, by name."""
         pitches = tuple(f"pitch {pitch}" for pitch in range(self.low, self.high + 1))
         styles = tuple(f"style {style}" for style in self.styles) if len(self.styles) > 1 else ()
-        return (*pitches, *self.features, *styles)
+        features = [name for f in self.features for name in (("phase sine", "phase cosine") if f == "phase" else (f,))]
+        return (*pitches, *features, *styles)
 
     @property
     def num_channels(self) -> int:
@@ -203,7 +208,13 @@ class NotesToSound:
     # -- frames ------------------------------------------------------------------------------------------------------
 
     def frames(
-        self, notes: npt.ArrayLike | Line, num_frames: int, *, first: int = 0, style: str | None = None
+        self,
+        notes: npt.ArrayLike | Line,
+        num_frames: int,
+        *,
+        first: int = 0,
+        style: str | None = None,
+        phase: npt.ArrayLike | None = None,
     ) -> Floats:
         """What the model is told while it plays one line.
 
@@ -217,6 +228,9 @@ class NotesToSound:
             equals these frames of the whole.
         style : str, optional
             One of `styles`; None: the first.
+        phase : array [shape=(num_frames,)], optional
+            Of the fundamental in these frames, in periods, as `phases` finds it in a recording of the line. Default:
+            what the notes' pitches say.
 
         Returns
         -------
@@ -249,12 +263,61 @@ class NotesToSound:
                 out[rows, column] = np.exp(-(middle[rows] - start[last[rows]]) / DECAY)
             elif feature == "ending":
                 out[rows, column] = np.exp(since[rows] / DECAY)
+            elif feature == "phase":
+                told = last[rows]
+                if phase is None:
+                    frequency = 440.0 * 2.0 ** ((pitch[told] - 69) / 12)
+                    turns = frequency * (middle[rows] - start[told])
+                else:
+                    turns = np.asarray(phase, np.float64)[rows]
+                angle = 2 * np.pi * (turns - np.floor(turns))
+                out[rows, column], out[rows, column + 1] = np.sin(angle), np.cos(angle)
+                column += 1
             elif feature == "velocity":
                 out[rows, column] = velocity[last[rows]] / 127
             else:
                 silent = np.flatnonzero(begun & ~sounds)
                 out[silent, column] = np.exp(-since[silent] / DECAY)
             column += 1
+        return out
+
+    def phases(self, y: npt.ArrayLike, notes: npt.ArrayLike | Line) -> Doubles:
+        """The phase of the fundamental, frame by frame, in a recording of a line: what `frames` may be told.
+
+        An instrument is never quite at the pitch that is written, so in a recording the phases that follow from the
+        notes are soon wrong. They are found by moving the fundamental to 0 Hz and averaging over two periods, twice,
+        which takes the harmonics away.
+
+        Parameters
+        ----------
+        y : np.ndarray [shape=(n,)]
+            Samples, at `sample_rate`.
+        notes : Line, or array [shape=(k, 4)]
+
+        Returns
+        -------
+        np.ndarray [shape=(num_frames(n),)], float64
+            In periods from 0 to 1, the phase of a cosine; 0 in silence.
+        """
+        table = notes.notes if isinstance(notes, Line) else self._checked(notes)
+        samples = np.asarray(y, np.float64)
+        out = np.zeros(self.num_frames(len(samples)))
+        middle = (np.arange(len(out)) + 0.5) * self.hop_length
+        for start, end, pitch, _ in table:
+            low, high = max(0, int(start * self.sample_rate)), min(len(samples), int(end * self.sample_rate) + 1)
+            first, last = np.searchsorted(middle, (start * self.sample_rate, end * self.sample_rate))
+            if high - low < 2 or last <= first:
+                continue
+            cycles = 440.0 * 2.0 ** ((pitch - 69) / 12) / self.sample_rate  # in a sample
+            at = np.arange(low, high) - start * self.sample_rate
+            moved = samples[low:high] * np.exp(-2j * np.pi * cycles * at)
+            width = min(round(2 / cycles), high - low)
+            moved = _averaged(_averaged(moved, width), width)
+            off = np.unwrap(np.angle(moved)) / (2 * np.pi)
+            off[:width] = off[min(width, len(off) - 1)]  # the note is only beginning
+            frames = middle[first:last]
+            turns = cycles * (frames - start * self.sample_rate) + np.interp(frames, np.arange(low, high), off)
+            out[first:last] = turns - np.floor(turns)
         return out
 
     def style(self, name: str | None) -> int:
@@ -288,6 +351,15 @@ class NotesToSound:
                 f"{table[row, 1]:g} s" + (f" after one that ends at {table[row - 1, 1]:g} s" if row else "")
             )
         return table
+
+
+def _averaged(values: npt.NDArray[np.complex128], width: int) -> npt.NDArray[np.complex128]:
+    """The mean of `width` neighbours around every value, of fewer at the ends."""
+    sums = np.concatenate([np.zeros(1), np.cumsum(values)])
+    first = np.maximum(np.arange(len(values)) - width // 2, 0)
+    last = np.minimum(np.arange(len(values)) - width // 2 + width, len(values))
+    means: npt.NDArray[np.complex128] = (sums[last] - sums[first]) / (last - first)
+    return means
 
 
 def _monophonic(notes: Doubles) -> list[Doubles]:

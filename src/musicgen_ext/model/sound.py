@@ -267,7 +267,8 @@ class SoundModel(Model):
         audio : Audio, array [shape=(n,)] or path
             One channel, at the model's rate; an array of integers holds tokens.
         condition : dict, optional
-            As for `sample`, of one line.
+            As for `sample`, of one line. A model that is told the phase of the fundamental is told the sound's own
+            (`NotesToSound.phases`), as in training: its likelihood is that of the sound given its pitch.
 
         Returns
         -------
@@ -276,7 +277,7 @@ class SoundModel(Model):
             it, at temperature 1. ``-log_probs.mean() / np.log(2)`` are bits per sample.
         """
         tokens = self.tokens(audio)
-        told = self._told(condition)
+        told = self._told(condition, heard=tokens)
         if len(told.lines) != 1:
             raise ValueError(f"condition: expected one line of one note at a time for log_prob, got {len(told.lines)}")
         if not len(tokens):
@@ -332,7 +333,7 @@ class SoundModel(Model):
         accepted["frames"] = f"an array of shape (F, {told.channels}), a row for every {told.hop_length} samples"
         return accepted
 
-    def _told(self, condition: Mapping[str, Any] | None) -> _Told:
+    def _told(self, condition: Mapping[str, Any] | None, heard: Ints | None = None) -> _Told:
         given = {name: value for name, value in self._checked_names(condition).items() if value is not None}
         if self._engine.config.condition is None:
             return _Told()
@@ -360,9 +361,14 @@ class SoundModel(Model):
         source: dict[str, Any] = {"notes": len(notes), "crc32": zlib.crc32(notes.tobytes())}
         if score.provenance:
             source["provenance"] = score.provenance
-        heard = {"score": source, "voices": None if voices == "all" else voices, "style": style}
-        heard = {name: value for name, value in heard.items() if value is not None}
-        return replace(_of_lines(encoding, lines, style), enough=math.ceil(seconds * self.sample_rate), record=heard)
+        asked: dict[str, Any] = {"score": source}
+        asked |= {} if voices == "all" else {"voices": voices}
+        asked |= {} if style is None else {"style": style}
+        phases = None
+        if heard is not None and len(lines) == 1 and "phase" in encoding.features:
+            phases = encoding.phases(self._decoded(heard), lines[0])
+        told = _of_lines(encoding, lines, style, phases)
+        return replace(told, enough=math.ceil(seconds * self.sample_rate), record=asked)
 
     def _frames(self, value: Any) -> Floats:
         told = self._engine.config.condition
@@ -519,8 +525,20 @@ class SoundModel(Model):
             yield self._decoded(drawn.tokens).reshape(pieces, lines, count)
 
 
-def _of_lines(encoding: NotesToSound, lines: Sequence[Line], style: str | None) -> _Told:
+def _of_lines(
+    encoding: NotesToSound,
+    lines: Sequence[Line],
+    style: str | None,
+    phases: npt.NDArray[np.float64] | None = None,
+) -> _Told:
+    def phase(first: int, count: int) -> npt.NDArray[np.float64] | None:
+        if phases is None:
+            return None
+        known = np.zeros(count)  # 0 beside what was heard
+        known[max(0, -first) : max(0, len(phases) - first)] = phases[max(0, first) : max(0, first + count)]
+        return known
+
     def frames(line: Line) -> _Frames:
-        return lambda first, count: encoding.frames(line, count, first=first, style=style)
+        return lambda first, count: encoding.frames(line, count, first=first, style=style, phase=phase(first, count))
 
     return _Told(tuple(line.number for line in lines), tuple(map(frames, lines)))

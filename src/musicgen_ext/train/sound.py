@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ from torch import Tensor
 from musicgen_ext.architectures import WaveNetConfig
 from musicgen_ext.audio import read_audio
 from musicgen_ext.encodings import NotesToSound
+from musicgen_ext.encodings.notes_to_sound import KNOWN_FEATURES
 from musicgen_ext.features import mu_law_encode
 from musicgen_ext.files import shown
 from musicgen_ext.midi import read_midi
@@ -27,11 +28,14 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Recording:
-    """Samples in [-1, 1], float32 (n,), and the frames of the notes in them, float32 (F, channels), or None."""
+    """Samples in [-1, 1], float32 (n,), and what tells of the notes in them: (first, count) to frames.
+
+    Frames are made when they are wanted: they are many times as large as the sound.
+    """
 
     name: str
     samples: npt.NDArray[np.float32]
-    frames: npt.NDArray[np.float32] | None = None
+    frames: Callable[[int, int], npt.NDArray[np.float32]] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,9 @@ class SoundCorpus:
         mu-law scale, or of an 8-bit one. What is to be predicted stays clean. A network that must not trust its ears
         learns to listen to what it is told, and to mend its own slips when it hears itself.
         Source: Valin & Skoglund, LPCNet, 2019.
+    dither : float
+        Standard deviation of noise that is added in training to what is heard and predicted alike. Digital silence is
+        the same sample for ever: a network that has learnt it goes on with it when a note should begin.
     """
 
     encoding: Mapping[str, Any]
@@ -74,6 +81,7 @@ class SoundCorpus:
     test: Sequence[Recording] = ()
     crop: int = 8_192
     noise: float = 0.0
+    dither: float = 0.0
     variants: ClassVar[Mapping[str, Any]] = {}  # other ways to see a recording: there are none
 
     @property
@@ -92,16 +100,22 @@ class SoundCorpus:
             there = "none" if frames is None else "notes"
             raise ValueError(f"model.condition: expected one for the data's condition ({there}), got {told}")
         if frames is not None and told is not None:
-            if frames.shape[1] != told.channels:
-                raise ValueError(
-                    f"model.condition.channels: expected the data's {frames.shape[1]}, got {told.channels}"
-                )
+            channels = frames(0, 1).shape[1]
+            if channels != told.channels:
+                raise ValueError(f"model.condition.channels: expected the data's {channels}, got {told.channels}")
             if self.encoding["hop_length"] != told.hop_length:
                 hop = self.encoding["hop_length"]
                 raise ValueError(f"model.condition.hop_length: expected the data's {hop}, got {told.hop_length}")
 
-    def cut(self, config: WaveNetConfig, recording: Recording | int, start: int, count: int) -> Crop:
-        """Samples ``start`` to ``start + count`` to be predicted, with all that they depend on.
+    def cut(
+        self,
+        config: WaveNetConfig,
+        recording: Recording | int,
+        start: int,
+        count: int,
+        rng: np.random.Generator | None = None,
+    ) -> Crop:
+        """Samples ``start`` to ``start + count`` to be predicted, with all that they depend on; dithered with `rng`.
 
         Where `start` is negative the crop begins with the recording, and is so much shorter; it ends with it, too.
         """
@@ -109,6 +123,9 @@ class SoundCorpus:
         first, last = max(0, start), min(start + count, len(whole.samples))
         begin = max(0, first - (config.receptive_field - 1))
         heard = whole.samples[max(0, begin - 1) : last]
+        if rng is not None and self.dither:
+            added = self.dither * rng.standard_normal(len(heard), np.float32)
+            heard = np.clip(heard + added, -1.0, 1.0).astype(np.float32)
         samples: npt.NDArray[Any] = heard
         silence: float = 0
         if config.output.kind == "mu_law":
@@ -120,7 +137,8 @@ class SoundCorpus:
         if whole.frames is not None and config.condition is not None:
             hop, margin = config.condition.hop_length, config.condition.kernel_size // 2
             low, high = max(0, begin // hop - margin), math.ceil(last / hop) + margin
-            frames, offset = torch.from_numpy(whole.frames[low:high]), begin - low * hop
+            high = min(high, math.ceil(len(whole.samples) / hop))
+            frames, offset = torch.from_numpy(whole.frames(low, high - low)), begin - low * hop
         return Crop(torch.from_numpy(samples[:-1]), torch.from_numpy(samples[1:]), last - first, frames, offset)
 
 
@@ -154,11 +172,13 @@ def sounds(
     sample_rate: int = 16_000,
     crop: int = 8_192,
     noise: float = 0.0,
+    dither: float = 0.0,
     valid_share: float = 0.05,
     notes: bool | None = None,
-    hop_length: int = 80,
+    hop_length: int = 8,
     low: int = 36,
     high: int = 88,
+    features: Sequence[str] = KNOWN_FEATURES,
 ) -> SoundCorpus:
     """A folder of recordings, of one voice or instrument for example, with the notes that are played if there are any.
 
@@ -175,12 +195,16 @@ def sounds(
         Samples predicted at a time.
     noise : float
         Of what is heard in training, in steps of an 8-bit scale; see `SoundCorpus`.
+    dither : float
+        Added to all sound in training, full scale being 1; see `SoundCorpus`.
     valid_share : float
         Share of the recordings that are for validation where there are no folders of that name.
     notes : bool, optional
         Whether the network is told the notes; default: if every recording has them.
     hop_length, low, high : int
         Samples from frame to frame of what the network is told, and its lowest and highest pitch.
+    features : list of str
+        What else it is told; see `musicgen_ext.encodings.NotesToSound`. The phase is the recording's own.
 
     Raises
     ------
@@ -188,8 +212,9 @@ def sounds(
         Too few recordings; notes missing or not one at a time; a pitch outside; the message names the file.
     """
     folder = Path(path)
-    if not 0 <= noise < 128:
-        raise ValueError(f"data.noise: expected a number in [0, 128), got {noise}")
+    for name, value, most in (("noise", noise, 128), ("dither", dither, 1)):
+        if not 0 <= value < most:
+            raise ValueError(f"data.{name}: expected a number in [0, {most}), got {value}")
     if not 0 < valid_share < 1 or crop < 1 or sample_rate < 1 or hop_length < 1:
         raise ValueError(
             "data: expected valid_share in (0, 1), crop, sample_rate and hop_length > 0, "
@@ -212,13 +237,22 @@ def sounds(
     if notes is None:
         notes = all(_midi(file) is not None for file in files)
     styles = sorted({style for found in splits.values() for _, style in found})
-    encoding = NotesToSound(sample_rate, hop_length, low, high, tuple(styles) if len(styles) > 1 else ())
+    encoding = NotesToSound.from_dict(
+        {
+            "sample_rate": sample_rate,
+            "hop_length": hop_length,
+            "low": low,
+            "high": high,
+            "styles": styles if len(styles) > 1 else [],
+            "features": list(features),
+        }
+    )
     read = {
         split: [_recording(file, style, encoding, notes) for file, style in splits.get(split, [])] for split in SPLITS
     }
     return SoundCorpus(
         encoding=encoding.to_dict() if notes else {"name": "sound", "sample_rate": sample_rate},
-        train=read["train"], valid=read["valid"], test=read["test"], crop=crop, noise=noise,
+        train=read["train"], valid=read["valid"], test=read["test"], crop=crop, noise=noise, dither=dither,
     )  # fmt: skip
 
 
@@ -252,5 +286,11 @@ def _recording(file: Path, style: str, encoding: NotesToSound, notes: bool) -> R
         raise ValueError(f"{shown(midi)}: {e}") from e
     if len(lines) != 1:
         raise ValueError(f"{shown(midi)}: expected one note at a time, got {len(lines)} voices")
-    frames = encoding.frames(lines[0], encoding.num_frames(len(samples)), style=style if encoding.styles else None)
+    line, chosen = lines[0], style if encoding.styles else None
+    phase = encoding.phases(samples, line) if "phase" in encoding.features else None
+
+    def frames(first: int, count: int) -> npt.NDArray[np.float32]:
+        heard = None if phase is None else phase[first : first + count]
+        return encoding.frames(line, count, first=first, style=chosen, phase=heard)
+
     return Recording(file.name, samples, frames)

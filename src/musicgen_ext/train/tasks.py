@@ -199,7 +199,7 @@ class _WaveNetTask:
         return [places[i : i + batch_size] for i in range(0, len(places), batch_size)]
 
     def parts(self, chunk: list[tuple[int, int]], rng: np.random.Generator) -> list[_Sound]:
-        crops = (self.data.cut(self.config, number, start, self.data.crop) for number, start in chunk)
+        crops = (self.data.cut(self.config, number, start, self.data.crop, rng) for number, start in chunk)
         return [_Sound(with_noise(crop, self.config.output.classes, self.data.noise, rng)) for crop in crops]
 
     def evaluate(self, module: WaveNet, pieces: Sequence[Recording], *, per: Sequence[str] | None = None) -> Likelihood:
