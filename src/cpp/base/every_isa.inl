@@ -1,5 +1,5 @@
-// The file MUSICGEN_KERNELS once for every instruction set, each time after its registers and in a namespace of its own.
-// See base/registers.h.
+// The file MUSICGEN_KERNELS once for every instruction set, each time after its registers and in a namespace of its
+// own. See base/registers.h.
 
 namespace baseline {
 #include "base/registers_baseline.inl"
