@@ -56,7 +56,7 @@ class Worker final : public WaveNetPair::Sequence {
   // The helper's work on the only sequence, while another thread runs.
   void help() { pair_->help(); }
   void pair(Isa isa) {
-    if (layers_ != nullptr) pair_ = std::make_unique<WaveNetPair>(model_, isa, *this);
+    if (layers_ != nullptr) pair_ = std::make_unique<WaveNetPair>(model_, isa, *this, request_.n_samples);
   }
   bool paired() const { return pair_ != nullptr; }
 

@@ -60,11 +60,12 @@ void spin_until(const Condition& condition) {
 
 }  // namespace
 
-WaveNetPair::WaveNetPair(const WaveNetModel& model, Isa isa, Sequence& sequence)
+WaveNetPair::WaveNetPair(const WaveNetModel& model, Isa isa, Sequence& sequence, std::int64_t n_samples)
     : model_(model),
       kernels_(wavenet_kernels_for(isa)),
       layers_(*kernels_.layers_for(model.precision(), model.channels() / kLanes)),
       sequence_(sequence),
+      n_samples_(n_samples),
       n_layers_(static_cast<std::int64_t>(model.layers().size())),
       int8_(model.precision() == Precision::int8) {
   lay_out();
@@ -129,7 +130,7 @@ void WaveNetPair::begin_stretch(std::int64_t sample) {
     older_.set(sample * n_layers_);
     older_seen_ = sample * n_layers_;
     first_.set(sample);
-    end_.set(until_);
+    end_.set(std::min(until_, n_samples_));
     begun_.set(called_.get());
     return;
   }
@@ -209,8 +210,7 @@ void WaveNetPair::end() {
   end_.set(-1);
 }
 
-// -- the helper
-// --------------------------------------------------------------------------------------------------------
+// -- the helper -------------------------------------------------------------------------------------------------------
 
 void WaveNetPair::help() {
   for (std::int64_t stretch = 1;; ++stretch) {
@@ -270,8 +270,7 @@ bool WaveNetPair::wait_for(const Counter& counter, std::int64_t least, std::int6
   return counter.get() >= least;
 }
 
-// -- both
-// --------------------------------------------------------------------------------------------------------------
+// -- both -------------------------------------------------------------------------------------------------------------
 
 WaveNetStep WaveNetPair::step_at(std::int64_t sample, bool leader) {
   WaveNetStep step = sequence_.step_at(sample, leader);

@@ -27,7 +27,7 @@ class WaveNetPair {
     virtual bool wants_logits(std::int64_t sample) const = 0;
   };
 
-  WaveNetPair(const WaveNetModel& model, Isa isa, Sequence& sequence);
+  WaveNetPair(const WaveNetModel& model, Isa isa, Sequence& sequence, std::int64_t n_samples);
 
   // -- the leader's side --
   // To be called before every sample: whether it is to be computed together, by run().
@@ -71,6 +71,7 @@ class WaveNetPair {
   const WaveNetKernels& kernels_;
   const WaveNetLayerKernels& layers_;
   Sequence& sequence_;
+  std::int64_t n_samples_;  // of the call: the helper, who runs ahead, does not go beyond
   std::int64_t n_layers_;
   bool int8_;
   Arena memory_;
