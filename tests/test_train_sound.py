@@ -376,6 +376,12 @@ def test_a_run_learns_and_its_model_file_says_the_same(rng, tmp_path, kind):
     module = train.WaveNet(config)
     module.load_state_dict({k: torch.from_numpy(v) for k, v in file.tensors.items()})
     assert train.evaluate_sound(module, data, data.valid).nll == pytest.approx(result.best, abs=1e-6)
+    native = mg.load(result.path)
+    nats = []
+    for recording in data.valid:
+        frames = recording.frames(0, len(recording.samples) // HOP)
+        nats.append(-native.log_prob(recording.samples, condition={"frames": frames}))
+    assert np.concatenate(nats).mean() == pytest.approx(result.best, abs=1e-4)
 
 
 def test_likelihood_does_not_depend_on_how_much_is_measured_at_a_time(rng, tmp_path, monkeypatch):
