@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 import os
 import re
@@ -33,7 +34,7 @@ class Options(TypedDict, total=False):
     progress: bool
 
 
-class Model:
+class Model(abc.ABC):
     """A model file, its engine and its encoding. Immutable: threads may share it; it can be pickled.
 
     Made by `load`; a `ScoreModel` or a `SoundModel`.
@@ -55,9 +56,9 @@ class Model:
                 text if text.startswith(shown) else f"{shown}: {text}", **{**vars(error), "path": file.path}
             ) from None
 
+    @abc.abstractmethod
     def _build(self) -> None:
         """The engine and the encoding, out of the file."""
-        raise NotImplementedError
 
     @property
     def name(self) -> str:
@@ -67,14 +68,14 @@ class Model:
         return "model" if self._file.path is None else os.path.basename(os.fsdecode(self._file.path))
 
     @property
+    @abc.abstractmethod
     def engine(self) -> Any:
         """What draws the tokens; for those who have tokens of their own."""
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def encoding(self) -> Any:
         """What the numbers mean."""
-        raise NotImplementedError
 
     @property
     def info(self) -> dict[str, Any]:
@@ -123,9 +124,9 @@ class Model:
             self._digest = digest.hexdigest()
         return self._digest
 
+    @abc.abstractmethod
     def _conditions(self) -> dict[str, Any]:
         """What `condition` takes: name to accepted values."""
-        raise NotImplementedError
 
     def _checked_names(self, condition: Any) -> Mapping[str, Any]:
         """The condition, all of whose names are known."""
@@ -160,9 +161,12 @@ class Model:
     # -- making music ------------------------------------------------------------------------------------------------
 
     @overload
+    @abc.abstractmethod
     def sample(self, *, num_samples: None = None, **options: Unpack[Options]) -> Any: ...
     @overload
+    @abc.abstractmethod
     def sample(self, *, num_samples: int, **options: Unpack[Options]) -> list[Any]: ...
+    @abc.abstractmethod
     def sample(
         self,
         *,
@@ -178,8 +182,8 @@ class Model:
         progress: bool = False,
     ) -> Any:
         """Make music; arguments and result as for `musicgen_ext.sample`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def stream(
         self,
         *,
@@ -193,11 +197,10 @@ class Model:
         device: str = "cpu",
     ) -> Iterator[Any]:
         """What ``sample(…)`` makes, piece by piece, as soon as it is decided."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def log_prob(self, music: Any, *, condition: Mapping[str, Any] | None = None) -> npt.NDArray[np.float64]:
         """What the model thinks of music: natural logarithms of probabilities, each given all that came before."""
-        raise NotImplementedError
 
 
 def _unpickle(kind: type[Model], data: bytes, name: str | None, path: str | None) -> Model:
