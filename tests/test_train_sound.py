@@ -157,8 +157,8 @@ def test_a_crop_is_predicted_as_in_the_whole(rng, name, start):
     data = sound.SoundCorpus(encoding={}, train=[recording], valid=[])
     with torch.no_grad():
         device = torch.device("cpu")
-        whole = tasks._nats_of(module, data.cut(config, recording, 0, 70), device)
-        part = tasks._nats_of(module, data.cut(config, recording, start, count), device)
+        whole = tasks.wavenet._nats_of(module, data.cut(config, recording, 0, 70), device)
+        part = tasks.wavenet._nats_of(module, data.cut(config, recording, start, count), device)
     assert len(whole) == 70
     assert len(part) == count
     np.testing.assert_allclose(part, whole[start : start + count], rtol=1e-5, atol=1e-5)
@@ -389,7 +389,7 @@ def test_likelihood_does_not_depend_on_how_much_is_measured_at_a_time(rng, tmp_p
     config = config_of(condition=TOLD)
     module = module_of(config)
     whole = train.evaluate_sound(module, data, data.train)
-    monkeypatch.setattr(tasks, "_STRETCH", 333)
+    monkeypatch.setattr(tasks.wavenet, "_STRETCH", 333)
     assert train.evaluate_sound(module, data, data.train).nll == pytest.approx(whole.nll, rel=1e-6)
     assert whole.tokens == 2000
 
@@ -482,7 +482,7 @@ def test_recipes_refuse(model, message):
 def test_tokens_and_sounds_are_not_mixed_up(rng, tmp_path):
     data = sound.sounds(folder_of(tmp_path, rng, 3, 0.3), sample_rate=RATE, hop_length=HOP, **NOTES)
     recurrent = recipes.language_model(cell="gru", vocab_size=4, embedding_size=4, hidden_size=4, num_layers=1)
-    with pytest.raises(ValueError, match="for a recurrent network"):
+    with pytest.raises(ValueError, match="expected a Corpus for arch 'recurrent', got a SoundCorpus"):
         train.fit(recurrent, data, tmp_path / "run")
     with pytest.raises(ValueError, match=r"dropout\.head: expected 0 for a WaveNet"):
         train.fit(CONFIGS["told"], data, tmp_path / "run", dropout=train.Dropout(head=0.1))

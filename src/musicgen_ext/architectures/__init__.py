@@ -6,6 +6,9 @@ network by the same words. No torch, no native code.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, Self
+
 from musicgen_ext.architectures.recurrent import (
     CELLS,
     PITCH_CLASSES,
@@ -20,8 +23,10 @@ from musicgen_ext.architectures.wavenet import Condition, Output, WaveNetConfig
 
 __all__ = [
     "CELLS",
+    "CONFIGS",
     "PITCH_CLASSES",
     "Condition",
+    "Config",
     "Feature",
     "Head",
     "Output",
@@ -31,3 +36,27 @@ __all__ = [
     "Slot",
     "WaveNetConfig",
 ]
+
+
+class Config(Protocol):
+    """What every configuration has."""
+
+    arch: ClassVar[str]
+    """What a model file calls this architecture."""
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> Self:
+        """Build from the JSON form; a mistake is a `WeightsError` that names key, range and value."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form: `from_dict(config.to_dict()) == config`."""
+
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every tensor of the model and its shape."""
+
+    def num_parameters(self) -> int:
+        """Numbers in all tensors."""
+
+
+CONFIGS: dict[str, type[Config]] = {each.arch: each for each in (RecurrentConfig, WaveNetConfig)}
+"""By the name that a model file has for it."""

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from musicgen_ext import weights as model_files
-from musicgen_ext.train.models import Recurrent, WaveNet
+from musicgen_ext.architectures import Config
 
 
 def export(
-    module: Recurrent | WaveNet,
+    module: nn.Module,
     path: str | os.PathLike[str],
     *,
     encoding: Mapping[str, Any],
@@ -24,7 +25,8 @@ def export(
 
     Parameters
     ----------
-    module : Recurrent or WaveNet
+    module : nn.Module
+        One of `musicgen_ext.train.models`: it has a ``config``, whose tensors are its ``state_dict()``.
     path : path
         Written whole or not at all; what was there is replaced.
     encoding, card : mapping
@@ -39,6 +41,7 @@ def export(
     OSError
         The file could not be written.
     """
+    config: Config = module.config  # type: ignore[assignment]
     tensors = {
         name: np.ascontiguousarray(value.detach().float().cpu().numpy()) for name, value in module.state_dict().items()
     }
@@ -47,11 +50,11 @@ def export(
             raise ValueError(f"module: expected finite parameters, got {name!r} with nan or inf")
     file = model_files.ModelFile(
         path=None,
-        arch=module.config.arch,
-        config=module.config.to_dict(),
+        arch=config.arch,
+        config=config.to_dict(),
         encoding=dict(encoding),
-        card={"parameters": module.config.num_parameters(), **(card or {})},
+        card={"parameters": config.num_parameters(), **(card or {})},
         tensors=tensors,
     )
-    model_files.check_tensors(file, module.config.tensor_shapes())
+    model_files.check_tensors(file, config.tensor_shapes())
     model_files.write(path, file if weights == "float32" else model_files.convert(file, weights))

@@ -26,13 +26,11 @@ import torch
 from torch import Tensor, nn
 
 from musicgen_ext import files
-from musicgen_ext.architectures import RecurrentConfig, WaveNetConfig
+from musicgen_ext.architectures import Config
 from musicgen_ext.errors import CheckpointError, DeviceError, MusicgenExtError
 from musicgen_ext.train import checkpoint
-from musicgen_ext.train.data import Corpus
 from musicgen_ext.train.export import export
 from musicgen_ext.train.models import Dropout
-from musicgen_ext.train.sound import SoundCorpus
 from musicgen_ext.train.tasks import Task, task_of
 
 _ORDER, _DRAW, _TORCH = 1, 2, 3  # streams of chance under one seed
@@ -115,12 +113,13 @@ class Result:
 
 
 def fit(
-    model_config: RecurrentConfig | WaveNetConfig | Mapping[str, Any],
-    data: Corpus | SoundCorpus,
+    model_config: Config | Mapping[str, Any],
+    data: Any,
     out: str | os.PathLike[str],
     *,
     options: Options | None = None,
     dropout: Dropout | None = None,
+    objective: Mapping[str, Any] | None = None,
     start: Mapping[str, Tensor] | None = None,
     card: Mapping[str, Any] | None = None,
     device: str = "cpu",
@@ -132,12 +131,14 @@ def fit(
 
     Parameters
     ----------
-    model_config : RecurrentConfig, WaveNetConfig or its JSON form
+    model_config : a configuration of `musicgen_ext.architectures`, or its JSON form with ``arch``
     data : Corpus or SoundCorpus
         What a network of this kind learns from: tokens, or sound.
     out : path
         A folder, made if need be: ``model.safetensors`` (the best so far on `data.valid`), ``checkpoint-*.pt`` (the
         last two), ``metrics.jsonl`` (a line an evaluation).
+    objective : mapping, optional
+        What the loss is made of, where a family has a choice.
     start : mapping of str to Tensor, optional
         Weights to begin from (pre-training), named as in the module's ``state_dict()``.
     card : mapping, optional
@@ -159,7 +160,7 @@ def fit(
     KeyboardInterrupt
         After a checkpoint was written for the step that was under way.
     """
-    task = task_of(model_config, data, dropout or Dropout())
+    task = task_of(model_config, data, dropout or Dropout(), objective)
     where = _device(device)
     with torch.random.fork_rng(devices=[] if where.type == "cpu" else [where]):
         run = _Run(task, Path(out), options or Options(), card or {}, where)
@@ -183,9 +184,10 @@ class _Run:
             got = f"{len(task.data.train)} and {len(task.data.valid)}"
             raise ValueError(f"data: expected pieces in train and valid, got {got}")
         self.task, self.out, self.options, self.card, self.device = task, out, options, card, device
-        self.settings = json.dumps(
-            {"model": task.config.to_dict(), "train": asdict(options), "dropout": asdict(task.dropout)}, sort_keys=True
-        )
+        settings = {"model": task.config.to_dict(), "train": asdict(options), "dropout": asdict(task.dropout)}
+        if task.objective:
+            settings["objective"] = dict(task.objective)
+        self.settings = json.dumps(settings, sort_keys=True)
         torch.manual_seed(_torch_seed(options.seed, 0))
         self.module = task.network().to(device)
         self.average = copy.deepcopy(self.module).eval()
@@ -290,7 +292,7 @@ class _Run:
     def _advance(self, chunk: list[Any]) -> float:
         options = self.options
         rng = np.random.default_rng([options.seed, _DRAW, self.step])
-        parts = self.task.parts(chunk, rng)
+        parts = self.task.parts(chunk, rng, self.step)
         tokens = sum(part.tokens for part in parts)
         torch.manual_seed(_torch_seed(options.seed, self.step))
         self.module.train()
@@ -335,6 +337,7 @@ class _Run:
             "train": self.training_nats / max(1, self.training_tokens),
             "valid": got.nll,
             "slots": got.slots,
+            **got.measures,
             "learning_rate": self.options.learning_rate_at(self.step, self.total),
             "minutes": self.seconds / 60,
         }

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from musicgen_ext import files, weights
-from musicgen_ext.architectures import RecurrentConfig, WaveNetConfig
+from musicgen_ext.architectures import Config
 from musicgen_ext.train import data, sound
 from musicgen_ext.train.export import export
 from musicgen_ext.train.loop import Options, Result, fit
@@ -22,7 +22,7 @@ from musicgen_ext.train.models import Dropout
 from musicgen_ext.train.recipes import model_config
 from musicgen_ext.train.tasks import Likelihood, task_of
 
-DATASETS: Mapping[str, Callable[..., data.Corpus | sound.SoundCorpus]] = {
+DATASETS: Mapping[str, Callable[..., Any]] = {
     "jsb16": data.jsb16,
     "chorales": data.chorales,
     "tokens": data.tokens,
@@ -47,8 +47,9 @@ def run(
 
     The file has the tables ``[data]`` (``kind`` and that reader's keywords, ``path`` among them), ``[model]`` (a recipe
     of `musicgen_ext.train.recipes` with its keywords, or a whole configuration), ``[train]`` (`Options`),
-    ``[dropout]`` (`Dropout`), ``[card]`` (what the model file should say about itself) and ``[run]`` (``out``,
-    ``notes``: the slots whose tokens are counted as notes). paths in it are relative to the working folder.
+    ``[dropout]`` (`Dropout`), ``[objective]`` (what the loss is made of, for families with a choice), ``[card]`` (what
+    the model file should say about itself) and ``[run]`` (``out``, ``notes``: the slots whose tokens are counted as
+    notes). paths in it are relative to the working folder.
 
     Parameters
     ----------
@@ -95,11 +96,11 @@ def run(
     }
     weights_before = None if start is None else _tensors(start, model)
     result = fit(
-        model, corpus, folder, options=options, dropout=dropout, start=weights_before, card=card, device=device,
-        resume=resume, tensorboard=tensorboard, progress=progress,
+        model, corpus, folder, options=options, dropout=dropout, objective=tables.get("objective"),
+        start=weights_before, card=card, device=device, resume=resume, tensorboard=tensorboard, progress=progress,
     )  # fmt: skip
     best = weights.read(result.path)
-    task = task_of(model, corpus, Dropout())
+    task = task_of(model, corpus, Dropout(), tables.get("objective", {}))
     module = task.network()
     module.load_state_dict({k: torch.from_numpy(v) for k, v in best.tensors.items()})
     measured: dict[str, Likelihood] = {}
@@ -123,14 +124,14 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
             tables = tomllib.load(stream)
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
             raise ValueError(f"{files.shown(path)}: expected a TOML file: {e}") from e
-    known = {"data", "model", "train", "dropout", "card", "run"}
+    known = {"data", "model", "train", "dropout", "objective", "card", "run"}
     for key, value in tables.items():
         if key not in known or not isinstance(value, dict):
             raise ValueError(f"{files.shown(path)}: expected tables out of {sorted(known)}, got {key!r}")
     return tables
 
 
-def _corpus(table: Mapping[str, Any]) -> data.Corpus | sound.SoundCorpus:
+def _corpus(table: Mapping[str, Any]) -> Any:
     arguments = dict(table)
     kind = arguments.pop("kind", None)
     if kind not in DATASETS:
@@ -154,7 +155,7 @@ def _only(values: Mapping[str, Any], table: str, known: set[str]) -> dict[str, A
     return dict(values)
 
 
-def _tensors(path: str | os.PathLike[str], config: RecurrentConfig | WaveNetConfig) -> dict[str, torch.Tensor]:
+def _tensors(path: str | os.PathLike[str], config: Config) -> dict[str, torch.Tensor]:
     file = weights.read(path)
     weights.check_tensors(file, config.tensor_shapes())
     return {k: torch.from_numpy(v) for k, v in weights.convert(file, "float32").tensors.items()}

@@ -1,44 +1,15 @@
-"""Configurations from a few numbers: what the ``[model]`` table of a training file may name as its ``recipe``."""
+"""Recurrent networks over voices on a grid, and over one token after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from musicgen_ext.architectures import RecurrentConfig, WaveNetConfig
-from musicgen_ext.encodings import CHORALE, JSB16, NotesToSound
+from musicgen_ext.architectures import RecurrentConfig
+from musicgen_ext.encodings import CHORALE, JSB16
 
 HELD_BUCKETS = (*range(1, 17), 17, 25, 33)
 MATCH_BUCKETS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 64)
-
-
-def model_config(
-    table: Mapping[str, Any], encoding: Mapping[str, Any] | None = None
-) -> RecurrentConfig | WaveNetConfig:
-    """The configuration that a ``[model]`` table describes, for data of this encoding.
-
-    With ``recipe`` it is the recipe's name and its keywords; without, the JSON form of a `RecurrentConfig` itself, or
-    with ``arch = "wavenet"`` of a `WaveNetConfig`.
-
-    Raises
-    ------
-    ValueError
-        There is no such recipe, or a keyword is not one of its own.
-    """
-    arguments = dict(table)
-    if "recipe" not in table:
-        if arguments.pop("arch", RecurrentConfig.arch) == WaveNetConfig.arch:
-            return WaveNetConfig.from_dict(arguments)
-        return RecurrentConfig.from_dict(arguments)
-    name = arguments.pop("recipe")
-    if name not in RECIPES:
-        raise ValueError(f"model.recipe: expected one of {sorted(RECIPES)}, got {name!r}")
-    if name == "wavenet":
-        arguments["encoding"] = encoding or {}
-    try:
-        return RECIPES[name](**arguments)
-    except TypeError as e:
-        raise ValueError(f"model: {e}") from e
 
 
 def voices(
@@ -247,68 +218,3 @@ def chorale(**keywords: Any) -> RecurrentConfig:
 def language_model(**keywords: Any) -> RecurrentConfig:
     """`RecurrentConfig.language_model`: the previous token in, a linear head out."""
     return RecurrentConfig.language_model(keywords.pop("cell", "lstm"), **keywords)
-
-
-def wavenet(
-    *,
-    encoding: Mapping[str, Any],
-    residual_channels: int,
-    skip_channels: int = 128,
-    hidden_channels: int = 128,
-    layers: int = 20,
-    longest_dilation: int = 512,
-    kernel_size: int = 2,
-    output: str = "mu_law",
-    classes: int = 256,
-    mixtures: int = 10,
-    condition_width: int = 64,
-    condition_kernel_size: int = 5,
-) -> WaveNetConfig:
-    """Dilated convolutions over the samples of sounds, told the notes where the data have them.
-
-    Parameters
-    ----------
-    layers, longest_dilation : int
-        Dilations double from 1 to the longest, and begin again, until there are so many layers.
-    output : "mu_law" or "logistics"
-        `classes` steps of a logarithmic scale, or 16 bits out of `mixtures` logistics.
-    condition_width, condition_kernel_size : int
-        Numbers that the notes become, and frames that they depend on.
-    """
-    if longest_dilation < 1 or longest_dilation & (longest_dilation - 1):
-        raise ValueError(f"model.longest_dilation: expected a power of two, got {longest_dilation}")
-    if "sample_rate" not in encoding:
-        raise ValueError(f"model.recipe: 'wavenet' learns from sounds, got data encoded as {encoding.get('name')!r}")
-    condition = None
-    if encoding["name"] == NotesToSound.name:
-        notes = NotesToSound.from_dict(encoding)
-        condition = {
-            "channels": notes.num_channels,
-            "width": condition_width,
-            "kernel_size": condition_kernel_size,
-            "hop_length": notes.hop_length,
-        }
-    stack = longest_dilation.bit_length()
-    return WaveNetConfig.from_dict(
-        {
-            "sample_rate": encoding["sample_rate"],
-            "residual_channels": residual_channels,
-            "skip_channels": skip_channels,
-            "hidden_channels": hidden_channels,
-            "dilations": [1 << (i % stack) for i in range(layers)],
-            "kernel_size": kernel_size,
-            "output": {"kind": "mu_law", "classes": classes}
-            if output == "mu_law"
-            else {"kind": output, "mixtures": mixtures},
-            "condition": condition,
-        }
-    )
-
-
-RECIPES: Mapping[str, Callable[..., RecurrentConfig | WaveNetConfig]] = {
-    "voices": voices,
-    "jsb16": jsb16,
-    "chorale": chorale,
-    "language_model": language_model,
-    "wavenet": wavenet,
-}
