@@ -10,6 +10,7 @@ from musicgen_ext.encodings.base import Encoding
 from musicgen_ext.encodings.notes_to_sound import Line, NotesToSound
 from musicgen_ext.encodings.performance import Performance
 from musicgen_ext.encodings.pitch_sequence import PitchSequence
+from musicgen_ext.encodings.roll_bars import RollBars
 from musicgen_ext.encodings.sound import Sound
 from musicgen_ext.encodings.voice_grid import (
     CHORALE,
@@ -69,6 +70,7 @@ __all__ = [
     "NotesToSound",
     "Performance",
     "PitchSequence",
+    "RollBars",
     "Sound",
     "VoiceGrid",
     "Voices",
@@ -81,20 +83,22 @@ __all__ = [
 
 _OF_TOKENS: dict[str, type[Encoding]] = {each.name: each for each in (Bars, Performance, PitchSequence, VoiceGrid)}
 
-_OF_SOUND: dict[str, type[NotesToSound] | type[Sound]] = {NotesToSound.name: NotesToSound, Sound.name: Sound}
+_OF_OTHERS: dict[str, type[NotesToSound] | type[RollBars] | type[Sound]] = {
+    each.name: each for each in (NotesToSound, RollBars, Sound)
+}
 
 
 @overload
 def load(encoding: Mapping[str, Any], *, tokens: Literal[True]) -> Encoding: ...
 @overload
-def load(encoding: Mapping[str, Any], *, tokens: bool = False) -> Encoding | NotesToSound | Sound: ...
-def load(encoding: Mapping[str, Any], *, tokens: bool = False) -> Encoding | NotesToSound | Sound:
+def load(encoding: Mapping[str, Any], *, tokens: bool = False) -> Encoding | NotesToSound | RollBars | Sound: ...
+def load(encoding: Mapping[str, Any], *, tokens: bool = False) -> Encoding | NotesToSound | RollBars | Sound:
     """The encoding that a model file describes; with `tokens`, one that writes scores as tokens."""
     name = encoding.get("name")
-    if isinstance(name, str) and name in _OF_SOUND and not tokens:
-        return _OF_SOUND[name].from_dict(encoding)
+    if isinstance(name, str) and name in _OF_OTHERS and not tokens:
+        return _OF_OTHERS[name].from_dict(encoding)
     if not isinstance(name, str) or name not in _OF_TOKENS:
-        known = sorted(_OF_TOKENS if tokens else (*_OF_TOKENS, *_OF_SOUND))
+        known = sorted(_OF_TOKENS if tokens else (*_OF_TOKENS, *_OF_OTHERS))
         raise WeightsError(f"encoding.name: expected one of {known}, got {name!r}")
     return _OF_TOKENS[name].from_dict(encoding)
 
