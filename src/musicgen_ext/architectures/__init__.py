@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, Self
 
+from musicgen_ext.architectures.feedforward import FeedForwardConfig, FeedForwardLayer
 from musicgen_ext.architectures.recurrent import (
     CELLS,
     PITCH_CLASSES,
@@ -28,6 +29,8 @@ __all__ = [
     "Condition",
     "Config",
     "Feature",
+    "FeedForwardConfig",
+    "FeedForwardLayer",
     "Head",
     "Output",
     "Periodic",
