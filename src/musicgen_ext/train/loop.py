@@ -7,7 +7,6 @@ dropout masks from (seed, step). A checkpoint is therefore weights, optimiser, a
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import math
 import os
@@ -23,13 +22,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from musicgen_ext import files
 from musicgen_ext.architectures import Config
 from musicgen_ext.errors import CheckpointError, DeviceError, MusicgenExtError
 from musicgen_ext.train import checkpoint
 from musicgen_ext.train.export import export
+from musicgen_ext.train.learners import LEARNERS, Learner, MaximumLikelihood, NotFinite
 from musicgen_ext.train.models import Dropout
 from musicgen_ext.train.tasks import Task, task_of
 
@@ -189,9 +189,7 @@ class _Run:
             settings["objective"] = dict(task.objective)
         self.settings = json.dumps(settings, sort_keys=True)
         torch.manual_seed(_torch_seed(options.seed, 0))
-        self.module = task.network().to(device)
-        self.average = copy.deepcopy(self.module).eval()
-        self.optimizer = _optimizer(self.module, options)
+        self.learner: Learner = LEARNERS.get(task.config.arch, MaximumLikelihood)(task, options, device)
         self.per_epoch = task.num_batches(options.batch_size)
         self.total = self.per_epoch * options.epochs
         self.step = 0
@@ -216,16 +214,13 @@ class _Run:
                 old.unlink()
             (self.out / "metrics.jsonl").unlink(missing_ok=True)
             if start is not None:
-                self.module.load_state_dict(dict(start))
-                self.average.load_state_dict(dict(start))
+                self.learner.begin_with(start)
 
     def save(self) -> Path:
         state = {
             "settings": self.settings,
             "step": self.step,
-            "model": self.module.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            **self.learner.state(),
             "best": [self.best, self.best_step, self.since_best],
             "training": [self.training_nats, self.training_tokens],
             "seconds": self.seconds,
@@ -242,9 +237,7 @@ class _Run:
                 "choose another folder or resume=False",
                 path=str(path),
             )
-        self.module.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.learner.restore(state)
         self.step, self.seconds, self.finished = state["step"], state["seconds"], state["finished"]
         self.best, self.best_step, self.since_best = state["best"]
         self.training_nats, self.training_tokens = state["training"]
@@ -290,38 +283,16 @@ class _Run:
         yield from self.task.epoch(self.options.batch_size, rng)[done:]
 
     def _advance(self, chunk: list[Any]) -> float:
-        options = self.options
-        rng = np.random.default_rng([options.seed, _DRAW, self.step])
-        parts = self.task.parts(chunk, rng, self.step)
-        tokens = sum(part.tokens for part in parts)
-        torch.manual_seed(_torch_seed(options.seed, self.step))
-        self.module.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        value = 0.0
-        for part in parts:  # what a step learns from, as much at a time as is quick
-            with torch.autocast(self.device.type, torch.bfloat16, self._mixed()):
-                loss = part.nats(self.module, self.device, options.label_smoothing) / tokens
-            value += float(loss.detach())
-            if not math.isfinite(value):
-                raise self._diverged(f"the loss is {value}")
-            loss.backward()
-        norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), options.clip))
-        if not math.isfinite(norm):
-            raise self._diverged(f"the gradient's norm is {norm}")
-        for group in self.optimizer.param_groups:
-            group["lr"] = options.learning_rate_at(self.step, self.total)
-        self.optimizer.step()
+        rng = np.random.default_rng([self.options.seed, _DRAW, self.step])
+        torch.manual_seed(_torch_seed(self.options.seed, self.step))
+        try:
+            value, tokens = self.learner.learn(chunk, rng, self.step, self.total)
+        except NotFinite as e:
+            raise self._diverged(str(e)) from None
         self.step += 1
-        decay = min(options.ema, (1 + self.step) / (10 + self.step)) if options.ema else 0.0
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.module.parameters()), 1 - decay)
         self.training_nats += value * tokens
         self.training_tokens += tokens
         return value
-
-    def _mixed(self) -> bool:
-        where = self.options.mixed_precision
-        return where is True or (where == "gpu" and self.device.type == "cuda")
 
     def _diverged(self, what: str) -> DivergenceError:
         kept = checkpoint.found(self.out)
@@ -330,7 +301,7 @@ class _Run:
 
     def _evaluate(self, board: Any) -> bool:
         """Measure, log, keep the best; True when it is time to stop early."""
-        got = self.task.evaluate(self.average, self.task.data.valid)
+        got = self.task.evaluate(self.learner.average, self.task.data.valid)
         line = {
             "step": self.step,
             "epoch": self.step // self.per_epoch,
@@ -353,20 +324,10 @@ class _Run:
             self.best, self.best_step, self.since_best = got.nll, self.step, 0
             numbers = {"valid_nll": got.nll, "steps": self.step, "minutes": round(self.seconds / 60, 1)}
             card = {**self.card, "metrics": {**self.card.get("metrics", {}), **numbers}, "seed": self.options.seed}
-            export(self.average, self.out / "model.safetensors", encoding=self.task.data.encoding, card=card)
+            export(self.learner.average, self.out / "model.safetensors", encoding=self.task.data.encoding, card=card)
             return False
         self.since_best += 1
         return bool(self.options.patience) and self.since_best >= self.options.patience
-
-
-def _optimizer(module: nn.Module, options: Options) -> torch.optim.Optimizer:
-    matrices = [p for p in module.parameters() if p.dim() > 1]
-    biases = [p for p in module.parameters() if p.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": biases, "weight_decay": 0.0}]
-    if options.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
-    kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=options.learning_rate, betas=(0.9, options.beta2), fused=True)
 
 
 def _torch_seed(seed: int, step: int) -> int:
