@@ -25,9 +25,11 @@ def test_windows_undo_decode(rng, onsets, density):
         rolls[:, 1] = begins.reshape(rolls[:, 1].shape)
     assert len(score.notes) == begins.sum()
     bars = encoding.windows(score)
-    assert np.array_equal(bars, rolls[: len(bars)]) and not rolls[len(bars) :].any()
+    assert np.array_equal(bars, rolls[: len(bars)])
+    assert not rolls[len(bars) :].any()
     again = encoding.decode(bars, tempo=90)
-    assert np.array_equal(again.notes, score.notes) and again.tempos[0][1] == round(60e6 / 90)
+    assert np.array_equal(again.notes, score.notes)
+    assert again.tempos[0][1] == round(60e6 / 90)
 
 
 def test_windows_are_the_bars_that_fit():
@@ -39,16 +41,21 @@ def test_windows_are_the_bars_that_fit():
     assert rolls.shape == (4, 2, 16, 12)  # two of 4/4, one of 3/4 that is left out, two of 4/4
     assert rolls[0, 0, :, 0].tolist() == [1] + [0] * 15  # 100 of 120 ticks
     assert rolls[0, :, :, 1].sum() == 0  # 1910 is nearer to the next bar
-    assert rolls[1, 0, :, 1].tolist() == [1] * 4 + [0] * 12 and rolls[1, 1, :, 1].tolist() == [1] + [0] * 15
-    assert rolls[2, 0, :, 3].all() and rolls[3, 0, :, 3].tolist() == [1] * 12 + [0] * 4
+    assert rolls[1, 0, :, 1].tolist() == [1] * 4 + [0] * 12
+    assert rolls[1, 1, :, 1].tolist() == [1] + [0] * 15
+    assert rolls[2, 0, :, 3].all()
+    assert rolls[3, 0, :, 3].tolist() == [1] * 12 + [0] * 4
     assert rolls[2:, 1, :, 3].sum() == 1  # it goes on without an onset
-    assert len(issues) == 2 and issues[0].startswith("1 notes outside") and issues[1].startswith("1 bars")
+    assert len(issues) == 2
+    assert issues[0].startswith("1 notes outside")
+    assert issues[1].startswith("1 bars")
 
 
 def test_drums_and_empty_scores_have_no_pictures():
     drums = Score({"start": [0], "duration": [10], "pitch": [60], "channel": [9]})
     issues = []
-    assert not RollBars().windows(drums, issues).any() and issues == ["1 notes of drums are left out"]
+    assert not RollBars().windows(drums, issues).any()
+    assert issues == ["1 notes of drums are left out"]
     assert RollBars().windows(Score()).shape[1:] == (2, 16, 48)
     assert len(RollBars().decode(np.zeros((0, 2, 16, 48))).notes) == 0
 
