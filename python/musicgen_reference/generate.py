@@ -167,7 +167,7 @@ class Recurrent:
                 u = u + self.tensors[f"{prefix}.input.{name}.weight"][values[name]]
             u = np.tanh(u)
             u = as_bytes(u) if self.int8 else u
-        z = self.tensors[f"{prefix}.output.weight"] @ u + self.tensors[f"{prefix}.output.bias"]
+        z = self.tensors[slot.output_weight][: slot.output_rows] @ u + self.tensors[f"{prefix}.output.bias"]
         logits, rest = z[: slot.size].copy(), z[slot.size :]
         for r in head.relative:
             ref = values[r.feature]

@@ -77,6 +77,7 @@ std::uint64_t hash_of(Cell cell, Precision precision, Isa isa) {
   spec.slots.push_back({});
   spec.slots[0].name = "token";
   spec.slots[0].size = V;
+  spec.slots[0].output_weight = "head.token.output.weight";
   Weights w;
   w.floats.reserve(64);
   w.bytes.reserve(64);
@@ -88,7 +89,7 @@ std::uint64_t hash_of(Cell cell, Precision precision, Isa isa) {
     w.add("rnn.bias_ih" + suffix, gates * H, 1, int8);
     w.add("rnn.bias_hh" + suffix, gates * H, 1, int8);
   }
-  w.add("head.token.output.weight", V, H, int8);
+  w.add(spec.slots[0].output_weight, V, H, int8);
   w.add("head.token.output.bias", V, 1, int8);
   const RecurrentModel model(spec, w.tensors, precision);
 

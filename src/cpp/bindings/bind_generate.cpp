@@ -130,6 +130,8 @@ RecurrentSpec spec_of(const py::dict& config) {
     for (const py::handle name : head["copy"]) slot.copies.push_back(index_of(name));
     for (const py::handle r : head["periodic"])
       slot.periodic.push_back({index_of(r["feature"]), py::cast<int>(r["offset"])});
+    slot.output_weight = "head." + slot.name + ".output.weight";
+    if (head.contains("tied")) slot.output_weight = "trunk." + py::cast<std::string>(head["tied"]) + ".weight";
   }
   return spec;
 }

@@ -61,6 +61,7 @@ struct Slot {
   std::vector<Relative> relative;
   std::vector<int> copies;
   std::vector<Periodic> periodic;
+  std::string output_weight;  // the tensor whose first rows are the output matrix
   int output_rows() const;
 };
 

@@ -80,7 +80,7 @@ class RecurrentModel::Packer final : public Packing {
       const Tensor& bias = tensor_of(tensors_, prefix + ".output.bias");
       // Rows that only pad a linear head's vocabulary can never be drawn.
       head.output_bias = row_of(output_rows, [&](std::int64_t r) { return bias.at(r, 0); }, kMinusInfinity);
-      pack({{&head.output, &tensor_of(tensors_, prefix + ".output.weight"), plain_indices(width)}}, output_rows,
+      pack({{&head.output, &tensor_of(tensors_, slot.output_weight), plain_indices(width)}}, output_rows,
            tiles_of(padded(rows) / kLanes, 1), model_.precision_);
       macs += to_size(padded(rows)) * to_size(padded(width));
       model_.most_rows_ = std::max(model_.most_rows_, padded(rows));

@@ -102,13 +102,18 @@ PITCH_CLASSES = 12
 
 @dataclass(frozen=True)
 class Head:
-    """From the trunk's state (and embeddings of `inputs`) to the logits of one slot; `hidden_size` 0 means linear."""
+    """From the trunk's state (and embeddings of `inputs`) to the logits of one slot; `hidden_size` 0 means linear.
+
+    With `tied` the output matrix is the trunk's embedding of that feature, without its row for the start (O. Press,
+    L. Wolf, Using the output embedding to improve language models, 2017).
+    """
 
     hidden_size: int = 0
     inputs: tuple[str, ...] = ()
     relative: tuple[Relative, ...] = ()
     copy: tuple[str, ...] = ()
     periodic: tuple[Periodic, ...] = ()
+    tied: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,11 @@ class Slot:
         head = self.head
         relative = sum(2 * r.radius + 1 for r in head.relative)
         return self.size + relative + len(head.copy) + PITCH_CLASSES * len(head.periodic)
+
+    @property
+    def output_weight(self) -> str:
+        """Name of the tensor whose first `output_rows` rows are the output matrix."""
+        return f"head.{self.name}.output.weight" if self.head.tied is None else f"trunk.{self.head.tied}.weight"
 
 
 @dataclass(frozen=True)
@@ -238,6 +248,7 @@ class RecurrentConfig:
                         "relative": [{"feature": r.feature, "radius": r.radius} for r in s.head.relative],
                         "copy": list(s.head.copy),
                         "periodic": [{"feature": r.feature, "offset": r.offset} for r in s.head.periodic],
+                        **({} if s.head.tied is None else {"tied": s.head.tied}),
                     },
                 }
                 for s in self.slots
@@ -246,9 +257,15 @@ class RecurrentConfig:
 
     @classmethod
     def language_model(
-        cls, cell: str, *, vocab_size: int, embedding_size: int, hidden_size: int, num_layers: int
+        cls, cell: str, *, vocab_size: int, embedding_size: int, hidden_size: int, num_layers: int, tied: bool = False
     ) -> RecurrentConfig:
-        """The plain case: one token a frame, the previous token as input, a linear head."""
+        """The plain case: one token a frame, the previous token as input, a linear head.
+
+        `tied`: the output matrix is the embedding; where the sizes differ, behind a layer of `embedding_size` units.
+        """
+        head: dict[str, Any] = {}
+        if tied:
+            head = {"tied": "token", "hidden_size": 0 if embedding_size == hidden_size else embedding_size}
         return cls.from_dict(
             {
                 "cell": cell,
@@ -256,7 +273,7 @@ class RecurrentConfig:
                 "num_layers": num_layers,
                 "features": [{"name": "token", "kind": "token", "slot": 0, "lag": 1}],
                 "trunk": [{"feature": "token", "dim": embedding_size}],
-                "slots": [{"name": "token", "size": vocab_size}],
+                "slots": [{"name": "token", "size": vocab_size, "head": head}],
             }
         )
 
@@ -320,7 +337,8 @@ class RecurrentConfig:
                 shapes[f"head.{slot.name}.hidden.bias"] = (width,)
                 for name in head.inputs:
                     shapes[f"head.{slot.name}.input.{name}.weight"] = (self.feature_size(name), width)
-            shapes[f"head.{slot.name}.output.weight"] = (slot.output_rows, width)
+            if head.tied is None:
+                shapes[slot.output_weight] = (slot.output_rows, width)
             shapes[f"head.{slot.name}.output.bias"] = (slot.output_rows,)
         return shapes
 
@@ -390,8 +408,22 @@ class RecurrentConfig:
                     raise WeightsError(
                         f"{where}: expected 'parallel' features among copy and inputs only, got {name!r}"
                     )
+            if head.tied is not None:
+                self._check_tied(index, f"{where}.tied")
             if (head.relative or head.periodic) and slot.first_pitch is None:
                 raise WeightsError(f"{where}: slot {slot.name!r} has relative outputs but no first_pitch")
+
+    def _check_tied(self, index: int, where: str) -> None:
+        slot, head = self.slots[index], self.slots[index].head
+        name, width = head.tied, head.hidden_size or self.hidden_size
+        of_slot = {f.name for f in self.features if f.kind in TOKEN_KINDS and f.slot == index}
+        dims = {feature: dim for feature, dim in self.trunk if feature in of_slot}
+        if name not in dims:
+            raise WeightsError(f"{where}: expected a feature of the trunk with tokens of this slot, got {name!r}")
+        if dims[name] != width:
+            raise WeightsError(f"{where}: expected an embedding as wide as the head, {width}, got {dims[name]}")
+        if slot.output_rows != slot.size:
+            raise WeightsError(f"{where}: expected no relative, copy or periodic outputs beside it")
 
 
 def _feature(entry: Any, where: str, slots: tuple[Slot, ...]) -> Feature:
@@ -437,7 +469,7 @@ def _slot(entry: Any, where: str) -> Slot:
     size = integer(entry, "size", 1, LIMITS["size"], where)
     head_entry = entry.get("head", {})
     inner = f"{where}.head"
-    only(head_entry, {"hidden_size", "inputs", "relative", "copy", "periodic"}, inner)
+    only(head_entry, {"hidden_size", "inputs", "relative", "copy", "periodic", "tied"}, inner)
     relative = []
     for i, r in enumerate(entries(head_entry, "relative", 0, 64, inner, [])):
         only(r, {"feature", "radius"}, f"{inner}.relative[{i}]")
@@ -458,6 +490,7 @@ def _slot(entry: Any, where: str) -> Slot:
         tuple(relative),
         tuple(_names(head_entry, "copy", inner)),
         tuple(periodic),
+        None if head_entry.get("tied") is None else string(head_entry, "tied", inner),
     )
     return Slot(string(entry, "name", where), size, _token(entry, "first_pitch", size, where),
                 _token(entry, "hold", size, where), head)  # fmt: skip

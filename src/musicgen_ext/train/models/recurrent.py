@@ -60,7 +60,13 @@ class Recurrent(nn.Module):
                 raise ValueError(f"config: torch cannot have a module named {name!r}; rename that feature or slot")
         self.config = config
         self.dropout = dropout or Dropout()
-        self.trunk = nn.ModuleDict({name: _Table(config.feature_size(name), dim, 0.3) for name, dim in config.trunk})
+        tied = {slot.head.tied for slot in config.slots}
+        self.trunk = nn.ModuleDict(
+            {
+                name: _Table(config.feature_size(name), dim, dim**-0.5 if name in tied else 0.3)
+                for name, dim in config.trunk
+            }
+        )
         if config.vector_size:
             self.vector = nn.Linear(config.vector_size, config.vector_dim, bias=False)
         self.rnn = _Cells(config)
@@ -105,7 +111,7 @@ class Recurrent(nn.Module):
             if head.inputs:
                 u = u + module.look_up(features)
             x = self._drop_units(torch.tanh(u), self.dropout.head)
-        z: Tensor = module.output(x)
+        z: Tensor = F.linear(x, self.get_parameter(slot.output_weight)[: slot.output_rows], module.output.bias)
         logits: Tensor = z[..., : slot.size]
         at = slot.size
         ids = torch.arange(slot.size, device=z.device)
@@ -207,6 +213,8 @@ class _Head(nn.Module):
                     {name: _Table(config.feature_size(name), head.hidden_size, 0.1) for name in head.inputs}
                 )
         self.output = nn.Linear(width, slot.output_rows)
+        if head.tied is not None:
+            del self.output.weight  # the trunk has it
 
     def look_up(self, features: Mapping[str, Tensor]) -> Tensor:
         """Sum of the inputs' embeddings, as one bag over one table: four times faster than a sum of look-ups."""
