@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import time
 from typing import Any
@@ -684,6 +685,57 @@ def test_old_files_and_old_readers_know_four_voices() -> None:
     assert encodings.load({"name": "voice_grid"}) == CHORALE
 
 
-def test_a_model_of_other_voices_is_not_sampled(make_model: Any) -> None:
-    with pytest.raises(WeightsError, match=r"encoding.voices: expected soprano, alto, tenor, bass .*'violin 1'"):
-        mg.ScoreModel(make_model(QUINTET))
+DUET = VoiceGrid(
+    voices=("violin", "cello"), ranges={"violin": (60, 81), "cello": (40, 60)}, meters=("6/8", "3/4"), program=40,
+    modes=("major", "dorian"), keys=((2, "dorian", 1.0),), starts=(("6/8", 2, 1.0),), lengths=((2, 3.0), (3, 1.0)),
+)  # fmt: skip
+
+
+def test_the_form_of_an_encoding_that_says_all() -> None:
+    assert encodings.load(json.loads(json.dumps(DUET.to_dict()))) == DUET
+    for change, words in [
+        ({"meters": ["6/8", "6/8"]}, "encoding.meters: expected 1 to 16 different time signatures"),
+        ({"meters": ["17/8"]}, "encoding.meters"),
+        ({"meters": "6/8"}, "encoding.meters"),
+        ({"modes": ["lydian"]}, "encoding.modes: expected some of .*'dorian'.*, got"),
+        ({"starts": [["4/4", 0, 1.0]]}, "encoding.starts: .*'3/4', '6/8'"),
+        ({"keys": [[0, "minor", 1.0]]}, "encoding.keys: .*mode out of .*'dorian'"),
+        ({"lengths": [[0, 1.0]]}, "encoding.lengths: expected .bars from 1 to 256, weight > 0., got"),
+        ({"lengths": 8}, "encoding.lengths: expected up to 100"),
+        ({"program": 128}, "encoding.program"),
+    ]:
+        with pytest.raises(WeightsError, match=words):
+            encodings.load({**DUET.to_dict(), **change})
+
+
+def test_metres_of_one_length_are_told_apart_and_bars_left_are_counted() -> None:
+    given = DUET.given(26, position=Meter(6, 8).positions(26), bar_length=Meter(6, 8), length=24, mode="dorian")
+    assert given["bar_length"][0] == 1
+    assert given["mode"][0] == 2
+    assert given["bars_left"].tolist() == [3] * 12 + [2] * 12 + [1, 1]
+    assert DUET.given(1, bar_length=Meter(3, 4))["bar_length"][0] == 2
+    assert DUET.given(1, bar_length=Meter(4, 4))["bar_length"][0] == 3
+    assert DUET.given(1, bar_length=12, length=12 * 40)["bars_left"][0] == 34
+    assert DUET.given(1, length=12)["bars_left"][0] == 0
+    assert {name: len(ids) for name, ids in given.items()} == dict.fromkeys(DUET.given_sizes, 26)
+
+
+def test_a_model_of_other_voices(make_model: Any) -> None:
+    duet = mg.ScoreModel(make_model(DUET))
+    assert list(duet.info["conditions"]) == ["meter", "pickup", "mode", "key", "violin"]
+    piece = duet.sample(seed=1)
+    assert [track.name for track in piece.tracks] == ["Violin", "Cello"]
+    assert {int(p) for p in piece.programs["program"]} == {40}
+    assert piece.time_signatures[-1][["numerator", "denominator"]].item() == (6, 8)
+    assert piece.key_signatures[["sharps", "minor"]].tolist() == [(-1, 1)]  # d dorian, as d minor
+    last = max((note.start + note.duration for note in duet.stream(seed=1)), default=0)
+    assert last == int((piece.notes["start"] + piece.notes["duration"]).max()) <= 3 * 1440
+    assert set(piece.notes["velocity"].tolist()) == {88, 82}
+    tune = Score([(0, 960, 64), (960, 480, 65)])
+    over = duet.sample(condition={"violin": tune}, seed=2)
+    assert over.notes[over.notes["track"] == 0]["pitch"].tolist() == [64, 65]
+    assert duet.log_prob(piece).shape[1] == 3
+    with pytest.raises(ValueError, match=r"condition\['violin'\]: expected none for log_prob"):
+        duet.log_prob(piece, condition={"violin": tune})
+    with pytest.raises(ValueError, match=r"condition\['key'\]: expected a note and a mode.*dorian"):
+        duet.sample(condition={"key": "D minor"})

@@ -152,6 +152,7 @@ class VoiceGrid(Encoder):
         lowest_pitch: int,
         num_pitches: int,
         microseconds_per_quarter: int,
+        program: int,
     ) -> None: ...
     def tokens(
         self,

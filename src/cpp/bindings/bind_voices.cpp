@@ -100,13 +100,13 @@ py::tuple find_voices(const midi::VoiceGrid& encoder, bool melody, int format, s
 void register_voices(py::module_& m) {
   py::class_<midi::VoiceGrid, midi::Encoder>(m, "VoiceGrid")
       .def(py::init([](const std::vector<std::tuple<std::string, std::vector<std::string>, int, int>>& voices,
-                       bool hold, int lowest_pitch, int num_pitches, int microseconds_per_quarter) {
+                       bool hold, int lowest_pitch, int num_pitches, int microseconds_per_quarter, int program) {
              std::vector<midi::Voice> made;
              for (const auto& [name, aliases, low, high] : voices) made.push_back({name, aliases, low, high});
              return std::make_unique<midi::VoiceGrid>(std::move(made), hold, lowest_pitch, num_pitches,
-                                                      microseconds_per_quarter);
+                                                      microseconds_per_quarter, program);
            }),
-           "voices"_a, "hold"_a, "lowest_pitch"_a, "num_pitches"_a, "microseconds_per_quarter"_a)
+           "voices"_a, "hold"_a, "lowest_pitch"_a, "num_pitches"_a, "microseconds_per_quarter"_a, "program"_a)
       .def("tokens", &voice_tokens, py::arg("pitch").noconvert(), py::arg("onset").noconvert(),
            py::arg("fermata").noconvert(), "end"_a)
       .def(

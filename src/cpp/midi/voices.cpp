@@ -414,12 +414,13 @@ FoundVoices find_voices(const SongView& song, const std::vector<Voice>& voices, 
 // ----------------------------------------------------------------------------------------------------------- tokens
 
 VoiceGrid::VoiceGrid(std::vector<Voice> voices, bool hold, int lowest_pitch, int num_pitches,
-                     int microseconds_per_quarter)
+                     int microseconds_per_quarter, int program)
     : voices_(std::move(voices)),
       hold_(hold),
       lowest_pitch_(lowest_pitch),
       num_pitches_(num_pitches),
-      microseconds_per_quarter_(microseconds_per_quarter) {
+      microseconds_per_quarter_(microseconds_per_quarter),
+      program_(program) {
   if (voices_.empty() || voices_.size() > max_voices) {
     throw std::invalid_argument("voices: expected 1 to " + std::to_string(max_voices) + ", got " +
                                 std::to_string(voices_.size()));
@@ -427,6 +428,9 @@ VoiceGrid::VoiceGrid(std::vector<Voice> voices, bool hold, int lowest_pitch, int
   if (lowest_pitch < 0 || num_pitches < 1 || num_pitches > 128 - lowest_pitch) {
     throw std::invalid_argument("num_pitches: expected pitches from 0 to 127, got " + std::to_string(num_pitches) +
                                 " from " + std::to_string(lowest_pitch));
+  }
+  if (program < 0 || program > 127) {
+    throw std::invalid_argument("program: expected 0 to 127, got " + std::to_string(program));
   }
   // The outer voices are drawn first, then what fits between them.
   order_.push_back(0);
@@ -534,7 +538,6 @@ namespace {
 
 constexpr int ticks_per_quarter = 480;
 constexpr std::int64_t ticks_per_step = ticks_per_quarter / steps_per_quarter;
-constexpr std::uint8_t choir_aahs = 52;  // General MIDI program, counted from 0
 
 // The melody in front, the ground under it.
 std::uint8_t velocity_of(std::size_t voice, std::size_t count) {
@@ -622,7 +625,7 @@ Song VoiceGrid::decode(const std::int32_t* tokens, std::size_t rows, const Notat
   for (std::size_t v = 0; v < count; ++v) {
     const auto track = static_cast<std::int32_t>(v);
     events.add_meta(0, track, track_name, capitalized(voices_[v].name));
-    events.add_program(track, static_cast<int>(v), choir_aahs);
+    events.add_program(track, static_cast<int>(v), static_cast<std::uint8_t>(program_));
     song.track_ends.push(0);
   }
   const int us = notation.microseconds_per_quarter;

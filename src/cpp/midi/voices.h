@@ -21,6 +21,7 @@ constexpr int max_voices = 8;
 constexpr std::int64_t steps_per_quarter = 4;
 constexpr std::int64_t max_steps = 1 << 16;  // 4096 bars of 4/4
 constexpr int rest = -1;
+constexpr std::uint8_t choir_aahs = 52;  // General MIDI program, counted from 0
 
 struct Voice {
   std::string name;
@@ -66,8 +67,9 @@ struct Notation {
 
 class VoiceGrid final : public Encoder {
  public:
-  // 1 to max_voices voices; the vocabulary within 0 to 127.
-  VoiceGrid(std::vector<Voice> voices, bool hold, int lowest_pitch, int num_pitches, int microseconds_per_quarter);
+  // 1 to max_voices voices; the vocabulary and the program within 0 to 127.
+  VoiceGrid(std::vector<Voice> voices, bool hold, int lowest_pitch, int num_pitches, int microseconds_per_quarter,
+            int program = choir_aahs);
 
   const std::vector<Voice>& voices() const { return voices_; }
   int width() const override { return num_voices() + hold_; }
@@ -88,7 +90,7 @@ class VoiceGrid final : public Encoder {
   std::vector<Voice> voices_;
   std::vector<int> order_;  // voice of every slot
   int hold_;                // 0 or 1: also the number of slots before the voices'
-  int lowest_pitch_, num_pitches_, microseconds_per_quarter_;
+  int lowest_pitch_, num_pitches_, microseconds_per_quarter_, program_;
 };
 
 }  // namespace musicgen::midi

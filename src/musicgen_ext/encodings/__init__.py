@@ -15,7 +15,6 @@ from musicgen_ext.encodings.sound import Sound
 from musicgen_ext.encodings.voice_grid import (
     CHORALE,
     CHORALE_RANGES,
-    COLUMNS,
     END,
     FERMATA,
     JSB16,
@@ -25,11 +24,12 @@ from musicgen_ext.encodings.voice_grid import (
     MODES,
     NO_FLAG,
     REST,
+    SCALES,
     SLOT_ORDER,
     STEPS_PER_QUARTER,
     TICKS_PER_QUARTER,
     TICKS_PER_STEP,
-    VELOCITIES,
+    UNKNOWN_POSITION,
     VOICES,
     Grid,
     Meter,
@@ -38,13 +38,14 @@ from musicgen_ext.encodings.voice_grid import (
     Voices,
     read_melody,
     read_voices,
+    slot_order,
+    velocity_of,
 )
 from musicgen_ext.errors import WeightsError
 
 __all__ = [
     "CHORALE",
     "CHORALE_RANGES",
-    "COLUMNS",
     "END",
     "FERMATA",
     "JSB16",
@@ -55,11 +56,12 @@ __all__ = [
     "NAMES",
     "NO_FLAG",
     "REST",
+    "SCALES",
     "SLOT_ORDER",
     "STEPS_PER_QUARTER",
     "TICKS_PER_QUARTER",
     "TICKS_PER_STEP",
-    "VELOCITIES",
+    "UNKNOWN_POSITION",
     "VOICES",
     "Bars",
     "Encoding",
@@ -78,6 +80,8 @@ __all__ = [
     "named",
     "read_melody",
     "read_voices",
+    "slot_order",
+    "velocity_of",
 ]
 
 

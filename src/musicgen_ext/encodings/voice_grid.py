@@ -7,6 +7,7 @@ model may be told about a piece (metre, mode, key, the soprano to harmonise). Th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -30,8 +31,15 @@ REST = -1
 NO_FLAG, FERMATA, END = 0, 1, 2
 FLAGS = 3
 MODES = ("major", "minor")
-METERS = {"4/4": 16, "3/4": 12}  # bar lengths in sixteenths that have an id of their own, from 1
+SCALES = {  # semitones above the tonic
+    "major": (0, 2, 4, 5, 7, 9, 11),
+    "minor": (0, 2, 3, 5, 7, 8, 10),
+    "mixolydian": (0, 2, 4, 5, 7, 9, 10),
+    "dorian": (0, 2, 3, 5, 7, 9, 10),
+}
+METERS = ("4/4", "3/4")
 UNKNOWN_POSITION = 32
+MAX_BARS_LEFT = 32  # of a length that a model is told: more are as many as these and one more
 MAX_STEPS = 1 << 16  # 4096 bars of 4/4
 WAIT_BUCKETS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24)
 
@@ -50,7 +58,7 @@ JSB16_RANGES = {"soprano": (60, 81), "alto": (52, 74), "tenor": (46, 69), "bass"
 STEPS_PER_QUARTER = 4
 TICKS_PER_QUARTER = 480
 TICKS_PER_STEP = TICKS_PER_QUARTER // STEPS_PER_QUARTER
-VELOCITIES = {"soprano": 88, "alto": 76, "tenor": 76, "bass": 82}  # the melody in front, the ground under it
+CHOIR_AAHS = 52  # General MIDI program, counted from 0
 
 # What a track may be called, by the first words of its name in lower case; voices of other names have no other.
 _ALIASES = {
@@ -106,6 +114,9 @@ class Meter:
         """Sixteenths in a bar."""
         return max(1, 16 * self.numerator // self.denominator)
 
+    def __str__(self) -> str:
+        return f"{self.numerator}/{self.denominator}"
+
     def positions(self, n_frames: int) -> Ints:
         """Sixteenth inside the bar of every frame."""
         return ((np.arange(n_frames) - self.pickup) % self.bar_length).astype(np.int32)
@@ -154,7 +165,13 @@ def slot_order(voices: Sequence[str]) -> tuple[str, ...]:
 
 
 SLOT_ORDER = slot_order(VOICES)
-COLUMNS = tuple(VOICES.index(name) for name in SLOT_ORDER)
+
+
+def velocity_of(voice: int, num_voices: int) -> int:
+    """How loud a voice is decoded: the melody in front, the ground under it."""
+    if voice == 0:
+        return 88
+    return 82 if voice == num_voices - 1 else 76
 
 
 def default_ranges(
@@ -195,12 +212,22 @@ class VoiceGrid(Encoding):
     starts : sequence of (meter, pickup in sixteenths, weight)
         How pieces begin; without a condition one of them is drawn.
     keys : sequence of (tonic, mode, weight)
-        Likewise, the keys: tonic as a pitch class, "major" or "minor".
+        Likewise, the keys: tonic as a pitch class, mode out of `modes`.
+    lengths : sequence of (bars, weight)
+        Likewise, how long pieces are; a model of an encoding that has them may be told how many bars are left. None:
+        models end their pieces where they like.
+    meters : sequence of str
+        Time signatures that a model can tell apart, "4/4" style; others that have the length of one of them count as
+        the first of these, all that is left as "other".
+    modes : sequence of str
+        Out of "major", "minor", "mixolydian", "dorian".
     tempo : float
         Quarters a minute of what is sampled.
     lowest_pitch, num_pitches, steps_per_quarter : int
     voices : sequence of str
         Names of 1 to 8 voices, from high to low. A track whose name begins so (in any case) is that voice.
+    program : int
+        General MIDI program of what is decoded, counted from 0.
 
     Raises
     ------
@@ -219,6 +246,10 @@ class VoiceGrid(Encoding):
     num_pitches: int = 46
     steps_per_quarter: int = 4
     voices: Sequence[str] = VOICES
+    lengths: Sequence[tuple[int, float]] = ()
+    meters: Sequence[str] = METERS
+    modes: Sequence[str] = MODES
+    program: int = CHOIR_AAHS
 
     def __post_init__(self) -> None:
         voices = tuple(self.voices)
@@ -253,13 +284,21 @@ class VoiceGrid(Encoding):
         }
         if self.voices != VOICES:  # without it, whoever knows four voices only can read the form
             made["voices"] = list(self.voices)
+        if self.lengths:
+            made["lengths"] = [list(length) for length in self.lengths]
+        if self.meters != METERS:
+            made["meters"] = list(self.meters)
+        if self.modes != MODES:
+            made["modes"] = list(self.modes)
+        if self.program != CHOIR_AAHS:
+            made["program"] = self.program
         return made
 
     @classmethod
     def from_dict(cls, encoding: Mapping[str, Any]) -> VoiceGrid:
         known = {
             "name", "hold", "ranges", "starts", "keys", "tempo", "lowest_pitch", "num_pitches", "steps_per_quarter",
-            "voices",
+            "voices", "lengths", "meters", "modes", "program",
         }  # fmt: skip
         if encoding.get("name") != "voice_grid":
             raise WeightsError(f"encoding.name: expected 'voice_grid', got {encoding.get('name')!r}")
@@ -294,6 +333,10 @@ class VoiceGrid(Encoding):
                     f"encoding.ranges.{voice}: expected [low, high] in [{lowest}, {lowest + count - 1}], got {pair!r}"
                 )
             checked[voice] = (pair[0], pair[1])
+        meters, modes = encoding.get("meters", METERS), encoding.get("modes", MODES)
+        bars = _bar_lengths(meters)
+        if not (isinstance(modes, list | tuple) and modes and set(modes) <= set(SCALES)):
+            raise WeightsError(f"encoding.modes: expected some of {list(SCALES)}, got {modes!r}")
         starts = encoding.get("starts", cls.starts)
         if not isinstance(starts, list | tuple) or not 1 <= len(starts) <= 100:
             raise WeightsError(f"encoding.starts: expected 1 to 100 of [meter, pickup, weight], got {starts!r}")
@@ -301,15 +344,15 @@ class VoiceGrid(Encoding):
             if not (
                 isinstance(start, list | tuple)
                 and len(start) == 3
-                and start[0] in list(METERS)
+                and start[0] in list(bars)
                 and type(start[1]) is int
-                and 0 <= start[1] < METERS[start[0]]
+                and 0 <= start[1] < bars[start[0]]
                 and type(start[2]) in (int, float)
                 and 0 < start[2] < 1e9
             ):
                 raise WeightsError(
                     f"encoding.starts: expected [meter, pickup in sixteenths, weight > 0] with a meter out of "
-                    f"{sorted(METERS)}, got {start!r}"
+                    f"{sorted(bars)}, got {start!r}"
                 )
         keys = encoding.get("keys", cls.keys)
         if not isinstance(keys, list | tuple) or not 1 <= len(keys) <= 100:
@@ -320,13 +363,26 @@ class VoiceGrid(Encoding):
                 and len(key) == 3
                 and type(key[0]) is int
                 and 0 <= key[0] < 12
-                and key[1] in list(MODES)
+                and key[1] in list(modes)
                 and type(key[2]) in (int, float)
                 and 0 < key[2] < 1e9
             ):
                 raise WeightsError(
-                    f"encoding.keys: expected [tonic from 0 to 11, mode out of {list(MODES)}, weight > 0], got {key!r}"
+                    f"encoding.keys: expected [tonic from 0 to 11, mode out of {list(modes)}, weight > 0], got {key!r}"
                 )
+        lengths = encoding.get("lengths", ())
+        if not isinstance(lengths, list | tuple) or len(lengths) > 100:
+            raise WeightsError(f"encoding.lengths: expected up to 100 of [bars, weight], got {lengths!r}")
+        for length in lengths:
+            if not (
+                isinstance(length, list | tuple)
+                and len(length) == 2
+                and type(length[0]) is int
+                and 1 <= length[0] <= 256
+                and type(length[1]) in (int, float)
+                and 0 < length[1] < 1e9
+            ):
+                raise WeightsError(f"encoding.lengths: expected [bars from 1 to 256, weight > 0], got {length!r}")
         tempo = encoding.get("tempo", 80.0)
         if type(tempo) not in (int, float) or not 10 <= tempo <= 1000:
             raise WeightsError(f"encoding.tempo: expected 10 to 1000 quarters a minute, got {tempo!r}")
@@ -341,6 +397,10 @@ class VoiceGrid(Encoding):
             count,
             steps,
             tuple(voices),
+            tuple((bars, float(weight)) for bars, weight in lengths),
+            tuple(meters),
+            tuple(modes),
+            whole(encoding, "program", 0, 127, CHOIR_AAHS),
         )
 
     def check(self, config: RecurrentConfig) -> None:
@@ -372,6 +432,7 @@ class VoiceGrid(Encoding):
             self.lowest_pitch,
             self.num_pitches,
             round(60e6 / self.tempo),
+            self.program,
         )
 
     @property
@@ -422,14 +483,17 @@ class VoiceGrid(Encoding):
     @property
     def given_sizes(self) -> dict[str, int]:
         """Name and number of ids of every given feature that a model of this encoding may have."""
-        return {
+        sizes = {
             "position": UNKNOWN_POSITION + 1,
-            "bar_length": len(METERS) + 2,
-            "mode": len(MODES) + 1,
+            "bar_length": len(self.meters) + 2,
+            "mode": len(self.modes) + 1,
             "tonic": 13,
-            "soprano_next": self.vocab_size + 1,
-            "soprano_wait": len(WAIT_BUCKETS) + 2,
         }
+        if len(self.voices) > 1:
+            sizes |= {"soprano_next": self.vocab_size + 1, "soprano_wait": len(WAIT_BUCKETS) + 2}
+        if self.lengths:
+            sizes["bars_left"] = MAX_BARS_LEFT + 3
+        return sizes
 
     # -- grids -------------------------------------------------------------------------------------------------------
 
@@ -548,7 +612,7 @@ class VoiceGrid(Encoding):
                 meter.denominator,
                 meter.pickup,
                 round(60e6 / (tempo or self.tempo)),
-                None if key is None else (_sharps(*key), int(key[1] == "minor")),
+                None if key is None else (_sharps(*key), int(_is_minor(key[1]))),
                 transpose,
             )
         )
@@ -562,10 +626,11 @@ class VoiceGrid(Encoding):
         n_frames: int,
         *,
         position: npt.ArrayLike | None = None,
-        bar_length: int | None = None,
+        bar_length: int | Meter | None = None,
         mode: str | None = None,
         tonic: int | None = None,
         soprano: npt.ArrayLike | None = None,
+        length: int | None = None,
     ) -> dict[str, Ints]:
         """The given features of a piece; what is None is unknown to the model.
 
@@ -575,30 +640,35 @@ class VoiceGrid(Encoding):
             Frames of the token grid, the one of the end included.
         position : array-like of int [shape=(T,)], optional
             Sixteenth inside the bar. Frames after the T-th count on from it.
-        bar_length : int, optional
-            Sixteenths in a bar: 16 (4/4) and 12 (3/4) are told apart, all others are "other".
-        mode : "major" or "minor", optional
+        bar_length : int or Meter, optional
+            Sixteenths in a bar, or what tells `meters` of one length apart; "other" if none of them is so long.
+        mode : str, optional
+            One of `modes`.
         tonic : int, optional
             Pitch class, 0 for C.
         soprano : array-like of int [shape=(n_frames,)], optional
             The soprano's tokens, the frame of the end included. The model is told which comes after each frame and how
             soon; at the last one that is the end.
+        length : int, optional
+            Sixteenths of the whole piece. The model is told how many bars are left, the one begun included, if
+            `bar_length` is known.
 
         Returns
         -------
         given : dict of name to np.ndarray [shape=(n_frames,)], int32
             Ids below `given_sizes`.
         """
-        out = {
-            "position": self.positions(n_frames, position, bar_length),
-            "bar_length": np.full(n_frames, self._bar_length_id(bar_length), np.int32),
-            "mode": np.full(n_frames, 0 if mode is None else 1 + MODES.index(mode), np.int32),
-            "tonic": np.full(n_frames, 12 if tonic is None else tonic, np.int32),
-            "soprano_next": np.zeros(n_frames, np.int32),
-            "soprano_wait": np.zeros(n_frames, np.int32),
-        }
-        if soprano is not None:
+        bar = bar_length.bar_length if isinstance(bar_length, Meter) else bar_length
+        out = {name: np.zeros(n_frames, np.int32) for name in self.given_sizes}
+        out["position"] = self.positions(n_frames, position, bar)
+        out["bar_length"] += self._bar_length_id(bar_length)
+        out["mode"] += 0 if mode is None else 1 + self.modes.index(mode)
+        out["tonic"] += 12 if tonic is None else tonic
+        if soprano is not None and "soprano_next" in out:
             out["soprano_next"], out["soprano_wait"] = self._soprano_ahead(np.asarray(soprano, np.int32), n_frames)
+        if "bars_left" in out and length is not None and bar is not None:
+            left = -(-np.maximum(length - np.arange(n_frames), 0) // bar)
+            out["bars_left"] = (1 + np.minimum(left, MAX_BARS_LEFT + 1)).astype(np.int32)
         return out
 
     @staticmethod
@@ -613,11 +683,15 @@ class VoiceGrid(Encoding):
             known = np.concatenate([known, np.arange(start, start + missing, dtype=np.int32) % (bar_length or 16)])
         return np.clip(known, 0, UNKNOWN_POSITION - 1).astype(np.int32)
 
-    @staticmethod
-    def _bar_length_id(bar_length: int | None) -> int:
-        lengths = list(METERS.values())
+    def _bar_length_id(self, bar_length: int | Meter | None) -> int:
+        """0: unknown; the first of `meters` that is so long has 1 + its index."""
         if bar_length is None:
             return 0
+        if isinstance(bar_length, Meter):
+            if str(bar_length) in self.meters:
+                return 1 + list(self.meters).index(str(bar_length))
+            bar_length = bar_length.bar_length
+        lengths = list(_bar_lengths(self.meters).values())
         return 1 + (lengths.index(bar_length) if bar_length in lengths else len(lengths))
 
     def _soprano_ahead(self, soprano: Ints, n_frames: int) -> tuple[Ints, Ints]:
@@ -706,9 +780,30 @@ def _flags(name: str, values: npt.ArrayLike | None, shape: tuple[int, ...]) -> n
     return array
 
 
+def _bar_lengths(meters: Any) -> dict[str, int]:
+    """Sixteenths in a bar of every one of some time signatures."""
+    found = {}
+    for meter in meters if isinstance(meters, list | tuple) else ():
+        match = re.fullmatch(r"([1-9]\d?)/(1|2|4|8|16)", meter) if isinstance(meter, str) else None
+        if match is None or 16 * int(match[1]) % int(match[2]) or 16 * int(match[1]) > UNKNOWN_POSITION * int(match[2]):
+            break
+        found[meter] = Meter(int(match[1]), int(match[2])).bar_length
+    else:
+        if 1 <= len(found) == len(meters) <= 16:
+            return found
+    raise WeightsError(
+        f"encoding.meters: expected 1 to 16 different time signatures of at most {UNKNOWN_POSITION} sixteenths, "
+        f"got {meters!r}"
+    )
+
+
+def _is_minor(mode: str) -> bool:
+    return SCALES[mode][2] == 3
+
+
 def _sharps(tonic: int, mode: str) -> int:
-    """Sharps (negative: flats) of a key signature, from -5 to 6."""
-    major = tonic + 3 if mode == "minor" else tonic
+    """Sharps (negative: flats) of a key signature, from -5 to 6: that of the major or minor key of the tonic."""
+    major = tonic + 3 if _is_minor(mode) else tonic
     return (major * 7 + 5) % 12 - 5
 
 

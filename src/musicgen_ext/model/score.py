@@ -1,18 +1,18 @@
-"""Models of notes: four-part music on a grid, drawn as tokens and written as a `Score`."""
+"""Models of notes: voices on a grid, drawn as tokens and written as a `Score`."""
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from musicgen_ext import encodings, generate
-from musicgen_ext.encodings import END, MODES, REST, Meter, Note, VoiceGrid, Voices
+from musicgen_ext.encodings import END, REST, SCALES, Meter, Note, VoiceGrid, Voices, velocity_of
 from musicgen_ext.errors import WeightsError
 from musicgen_ext.midi import Score
 from musicgen_ext.model.base import MAX_SAMPLES, Model, Options, check_device, length_of, score_of, seed_of
@@ -20,14 +20,15 @@ from musicgen_ext.progress import Progress
 
 Ints = npt.NDArray[np.int32]
 
-# Of 242 chorales the shortest has 96 sixteenths, and one in a hundred more than 640: a piece that would end sooner goes
-# on, and one that finds no end by then is given one.
+# Of pieces that the model ends: of 242 chorales the shortest has 96 sixteenths, and one in a hundred more than 640. A
+# piece that would end sooner goes on, and one that finds no end by then is given one.
 _SHORTEST, _LONGEST = 96, 640
 _DEFAULT_BARS = 16  # of a model that cannot end a piece
+_DRUMS = 9  # channel
 _CHUNK = 64  # samples in one call of the engine: enough for all cores, little enough to show progress
 _CHUNK_FRAMES = 1 << 18  # … and their frames, which bounds memory: 80 bytes each for coins and features
 
-_KEY = re.compile(r"\s*([A-Ga-g])([#b♯♭]?)(?:\s+(major|minor))?\s*")
+_KEY = re.compile(r"\s*([A-Ga-g])([#b♯♭]?)(?:\s+([a-z]+))?\s*")
 _TONICS = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 _ACCIDENTALS = {"": 0, "#": 1, "♯": 1, "b": -1, "♭": -1}
 
@@ -54,7 +55,7 @@ class _Plan:
 
 
 class ScoreModel(Model):
-    """A model of four-part music: a recurrent network over a grid of sixteenths."""
+    """A model of one to eight voices, a choir or a single tune: a recurrent network over a grid of sixteenths."""
 
     units: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "bars": ("bars", "bar"),
@@ -68,9 +69,6 @@ class ScoreModel(Model):
         encoding = encodings.load(self._file.encoding)
         if not isinstance(encoding, VoiceGrid):
             raise WeightsError(f"encoding.name: expected 'voice_grid' for a model to sample, got {encoding.name!r}")
-        if encoding.voices != encodings.VOICES:
-            known = ", ".join(encodings.VOICES)
-            raise WeightsError(f"encoding.voices: expected {known} for a model to sample, got {encoding.voices}")
         self._encoding = encoding
         self._encoding.check(self._engine.config)
 
@@ -109,7 +107,7 @@ class ScoreModel(Model):
         count = 1 if num_samples is None else generate.check_integer("num_samples", num_samples, 1, MAX_SAMPLES)
         plan = self._plan(length, prompt, condition, temperature, top_k, top_p, seed)
         pieces: list[Score] = []
-        longest = self._frames(plan, Meter()) or _LONGEST
+        longest = self._frames(plan, Meter()) or _LONGEST  # about: others may be drawn longer
         chunk = max(1, min(_CHUNK, _CHUNK_FRAMES // longest))
         with Progress(count, "sampling", enabled=progress) as bar:
             for first in range(0, count, chunk):
@@ -134,8 +132,8 @@ class ScoreModel(Model):
         Yields
         ------
         note : Note
-            (start, duration, pitch, velocity, track), 480 ticks a quarter, tracks soprano, alto, tenor, bass; in the
-            order of their ends. Nothing is drawn ahead: leaving the loop, or ``close()``, stops at once.
+            (start, duration, pitch, velocity, track), 480 ticks a quarter, a track for every voice of the encoding; in
+            the order of their ends. Nothing is drawn ahead: leaving the loop, or ``close()``, stops at once.
         """
         check_device(device)
         plan = self._plan(length, prompt, condition, temperature, top_k, top_p, seed)
@@ -147,7 +145,7 @@ class ScoreModel(Model):
         Parameters
         ----------
         score : Score, PrettyMIDI, path, or integer array [shape=(n_frames, F)]
-            Four-part music, or its tokens.
+            Music for the voices of the encoding (four of a choir, or a single line), or its tokens.
         condition : dict, optional
             As for `sample`; what is left out is unknown to the model, except for the metre, which the score tells.
 
@@ -160,40 +158,52 @@ class ScoreModel(Model):
         """
         wanted = self._check_condition(condition)
         if "soprano" in wanted:
-            raise ValueError("condition['soprano']: expected none for log_prob, the score has a soprano already")
+            voice = self._encoding.voices[0]
+            raise ValueError(f"condition[{voice!r}]: expected none for log_prob, the score has a {voice} already")
         if isinstance(score, np.ndarray):
             tokens = self._encoding.checked(score)
             meter, position = wanted.get("meter", Meter()), None
         else:
-            voices = encodings.read_voices(score_of(score, "score"), "score")
+            voices = self._read(score, "score")
             tokens = self._encoding.grid_to_tokens(voices.pitch, voices.onset, voices.fermata)
             meter, position = voices.meter, voices.position
         if "meter" in wanted or position is None:
             meter = _with_pickup(wanted.get("meter", meter), wanted.get("pickup"))
             position = meter.positions(len(tokens))
         mode, tonic = wanted.get("mode"), wanted.get("tonic")
-        given = self._encoding.given(
-            len(tokens), position=position, bar_length=meter.bar_length, mode=mode, tonic=tonic
-        )
+        given = self._encoding.given(len(tokens), position=position, bar_length=meter, mode=mode, tonic=tonic)
         return self._engine.log_prob(tokens, given={name: given[name] for name in self._engine.given})
 
     # -- from arguments to a plan --------------------------------------------------------------------------------------
+
+    def _read(self, source: Any, what: str) -> Voices:
+        """The encoding's voices in a score; of more parts than a model of a single one knows, the highest."""
+        score = score_of(source, what)
+        if len(self._encoding.voices) > 1:
+            return encodings.read_voices(score, what, encoding=self._encoding)
+        voices = encodings.read_melody(score, what, encoding=self._encoding)
+        parts = len(np.unique(score.notes[score.notes["channel"] != _DRUMS][["track", "channel"]]))
+        if parts > 1:
+            left = f"{parts - 1} of {parts} parts were left out: they are not the {self._encoding.voices[0]}"
+            voices = replace(voices, issues=(left, *voices.issues))
+        return voices
 
     def _conditions(self) -> dict[str, Any]:
         told = self._engine.given
         accepted: dict[str, Any] = {}
         if "position" in told:
-            accepted["meter"] = list(encodings.METERS)
+            accepted["meter"] = list(self._encoding.meters)
             accepted["pickup"] = "beats before the first full bar, a multiple of 0.25 below a bar"
         if "mode" in told:
-            accepted["mode"] = list(MODES)
+            accepted["mode"] = list(self._encoding.modes)
         if "tonic" in told:
             accepted["key"] = 'a note and a mode, for example "D major", "f# minor", "Bb major"'
-        accepted["soprano"] = "a Score, PrettyMIDI or path: the melody to harmonise"
+        if len(self._encoding.voices) > 1:
+            accepted.setdefault(self._encoding.voices[0], "a Score, PrettyMIDI or path: the melody to harmonise")
         return accepted
 
     def _check_condition(self, condition: Mapping[str, Any] | None) -> dict[str, Any]:
-        """The condition with its values read: meter, pickup (in sixteenths), mode, tonic, soprano."""
+        """The condition with its values read: meter, pickup (in sixteenths), mode, tonic, soprano (the first voice)."""
         condition = self._checked_names(condition)
         accepted = self._conditions()
         wanted: dict[str, Any] = {}
@@ -208,14 +218,14 @@ class ScoreModel(Model):
             elif name == "pickup":
                 wanted["pickup"] = _pickup(value)
             elif name == "key":
-                wanted["tonic"], mode = _key(value)
+                wanted["tonic"], mode = _key(value, self._encoding.modes)
                 if mode and condition.get("mode") not in (None, mode):
                     raise ValueError(f"condition['key']: expected a {condition['mode']} key (mode), got {value!r}")
                 wanted["mode"] = mode or wanted.get("mode")
             elif name == "mode":
                 wanted["mode"] = value
             else:
-                wanted["soprano"] = score_of(value, "condition['soprano']")
+                wanted["soprano"] = score_of(value, f"condition[{name!r}]")
         if "pickup" in wanted:
             longest = wanted.get("meter", Meter()).bar_length
             if wanted["pickup"] >= longest:
@@ -240,25 +250,25 @@ class ScoreModel(Model):
         if number > encodings.MAX_STEPS:
             raise ValueError(f"length: expected at most {encodings.MAX_STEPS} steps, got {length!r}")
         record = self._record(seed, temperature, top_k, top_p, length)
-        if condition:
-            record["condition"] = {name: value for name, value in condition.items() if name != "soprano"}
-        soprano = wanted.get("soprano")
-        if soprano is not None and prompt is not None:
-            raise ValueError("prompt: expected none together with condition['soprano'], got both")
-        if soprano is not None and length is not None:
-            raise ValueError(
-                f"length: expected None with condition['soprano'] (the piece is as long as it), got {length!r}"
-            )
-
         encoding = self._encoding
+        first_voice = encoding.voices[0]
+        if condition:
+            record["condition"] = {name: value for name, value in condition.items() if name != first_voice}
+        soprano = wanted.get("soprano")
+        told = f"condition[{first_voice!r}]"
+        if soprano is not None and prompt is not None:
+            raise ValueError(f"prompt: expected none together with {told}, got both")
+        if soprano is not None and length is not None:
+            raise ValueError(f"length: expected None with {told} (the piece is as long as it), got {length!r}")
+
         voices: Voices | None = None
         if soprano is not None:
-            voices = encodings.read_melody(soprano, "condition['soprano']")
+            voices = encodings.read_melody(soprano, told, encoding=encoding)
         elif prompt is not None:
-            voices = encodings.read_voices(score_of(prompt, "prompt"), "prompt")
+            voices = self._read(prompt, "prompt")
         meter, position, tempo, shift = wanted.get("meter"), None, encoding.tempo, 0
         if voices is not None:
-            what = "prompt" if soprano is None else "condition['soprano']"
+            what = "prompt" if soprano is None else told
             shift = encoding.fit(voices, what)
             tempo = voices.tempo
             if meter is None and "pickup" not in wanted:
@@ -266,7 +276,8 @@ class ScoreModel(Model):
             else:
                 meter = _with_pickup(meter or voices.meter, wanted.get("pickup"))
             if (wanted.get("tonic") is None) != (wanted.get("mode") is None):  # the model knows whole keys only
-                wanted["tonic"], wanted["mode"] = _nearest_key(voices.pitch, wanted.get("tonic"), wanted.get("mode"))
+                known = wanted.get("tonic"), wanted.get("mode")
+                wanted["tonic"], wanted["mode"] = _nearest_key(voices.pitch, encoding.modes, *known)
             heard = {"frames": len(voices.pitch), "crc32": zlib.crc32(voices.pitch.tobytes() + voices.onset.tobytes())}
             if shift:
                 heard["transposed"] = shift
@@ -275,7 +286,7 @@ class ScoreModel(Model):
             if soprano is None:
                 record["prompt"] = heard
             else:
-                record.setdefault("condition", {})["soprano"] = heard
+                record.setdefault("condition", {})[first_voice] = heard
         elif "position" not in self._engine.given:
             meter = Meter()
 
@@ -289,7 +300,7 @@ class ScoreModel(Model):
             if soprano is None:
                 prompt_tokens = encoding.grid_to_tokens(pitch, voices.onset, voices.fermata, end=False)
             else:
-                alone = np.full((len(pitch), 4), REST, np.int32)
+                alone = np.full((len(pitch), len(encoding.voices)), REST, np.int32)
                 alone[:, 0] = pitch[:, 0]
                 onset = np.zeros(alone.shape, bool)
                 onset[:, 0] = voices.onset[:, 0]
@@ -331,7 +342,7 @@ class ScoreModel(Model):
             return plan.meter
         starts = self._encoding.starts
         if plan.meter is not None:
-            starts = [s for s in starts if s[0] == f"{plan.meter.numerator}/{plan.meter.denominator}"]
+            starts = [s for s in starts if s[0] == str(plan.meter)]
         if plan.pickup is not None or not starts or "position" not in self._engine.given:
             return _with_pickup(plan.meter or Meter(), plan.pickup)
         name, pickup, _ = _choice(starts, _uniform(plan.seed, 2 * index))
@@ -350,23 +361,28 @@ class ScoreModel(Model):
         tonic, mode, _ = _choice(keys, _uniform(plan.seed, 2 * index + 1))
         return (tonic if plan.tonic is None else plan.tonic), (mode if plan.mode is None else plan.mode)
 
-    def _frames(self, plan: _Plan, meter: Meter) -> int | None:
-        """Frames of a result with this metre; None: where the model ends it."""
-        frames = plan.frames
+    def _frames(self, plan: _Plan, meter: Meter, index: int = 0) -> int | None:
+        """Frames of one sample with this metre; None: where the model ends it."""
+        frames, bar = plan.frames, meter.bar_length
+        prompt = 0 if plan.prompt is None else len(plan.prompt)
         if plan.bars is not None:
-            frames = max(1, round(plan.bars * meter.bar_length))
-        if frames is None and self._encoding.stop is None and plan.soprano is None:
-            frames = _DEFAULT_BARS * meter.bar_length + (0 if plan.prompt is None else len(plan.prompt))
+            frames = max(1, round(plan.bars * bar))
+        if frames is None and plan.soprano is None:
+            lengths = [(bars, weight) for bars, weight in self._encoding.lengths if bars * bar >= prompt + bar]
+            if lengths and "bars_left" in self._engine.given:
+                frames = bar * int(_choice(lengths, _uniform(~plan.seed, index))[0])
+            elif self._encoding.stop is None:
+                frames = _DEFAULT_BARS * bar + prompt
         if frames is not None and frames > encodings.MAX_STEPS:
             raise ValueError(f"length: expected at most {encodings.MAX_STEPS} steps, got {frames}")
         return frames
 
     def _request(
-        self, plan: _Plan, meters: list[Meter], keys: list[tuple[int, str] | None]
+        self, plan: _Plan, first: int, meters: list[Meter], keys: list[tuple[int, str] | None]
     ) -> tuple[int, list[int | None], dict[str, Any]]:
-        """Frames to draw, frames of every sample's result, and the engine's arguments."""
+        """Frames to draw, frames of every sample's result (from the `first` on), and the engine's arguments."""
         encoding, engine = self._encoding, self._engine
-        wanted = [self._frames(plan, meter) for meter in meters]
+        wanted = [self._frames(plan, meter, first + i) for i, meter in enumerate(meters)]
         if plan.soprano is not None:
             n = len(plan.soprano)
         elif wanted[0] is not None:
@@ -399,18 +415,18 @@ class ScoreModel(Model):
             forced[:, :, encoding.first_voice] = plan.soprano
             if plan.flags is not None:
                 forced[:, :, 0] = plan.flags
-        if encoding.hold and plan.soprano is None:
+        if encoding.hold and plan.soprano is None and "bars_left" not in engine.given:
             for row, meter, frames in zip(forced, meters, wanted, strict=True):
                 last = n if frames is None else frames
                 _end_on_a_chord(row[prefix:last], self._positions(plan, meter, last)[prefix:], meter)
 
         told: list[dict[str, Ints]] = []
-        for meter, key in zip(meters, keys, strict=True):
+        for meter, key, frames in zip(meters, keys, wanted, strict=True):
             position = meter.positions(n) if plan.position is None else plan.position
             tonic, mode = (None, None) if key is None else ((key[0] + plan.shift) % 12, key[1])
             told.append(
                 encoding.given(
-                    n, position=position, bar_length=meter.bar_length, mode=mode, tonic=tonic, soprano=plan.soprano
+                    n, position=position, bar_length=meter, mode=mode, tonic=tonic, soprano=plan.soprano, length=frames
                 )
             )
         given = {name: np.stack([one[name] for one in told]) for name in engine.given}
@@ -427,7 +443,7 @@ class ScoreModel(Model):
     def _draw(self, plan: _Plan, first: int, count: int) -> list[Score]:
         meters = [self._meter_of(plan, first + i) for i in range(count)]
         keys = [self._key_of(plan, first + i) for i in range(count)]
-        n, wanted, arguments = self._request(plan, meters, keys)
+        n, wanted, arguments = self._request(plan, first, meters, keys)
         drawn = self._engine.sample(n, index=first, num_samples=count, **arguments)
         pieces = []
         for i in range(count):
@@ -447,18 +463,19 @@ class ScoreModel(Model):
     def _notes(self, plan: _Plan) -> Iterator[Note]:
         encoding = self._encoding
         meter = self._meter_of(plan, 0)
-        n, wanted, arguments = self._request(plan, [meter], [self._key_of(plan, 0)])
+        n, wanted, arguments = self._request(plan, 0, [meter], [self._key_of(plan, 0)])
         n = n if wanted[0] is None else wanted[0]
         step, ticks = 0, encodings.TICKS_PER_STEP
-        sounding: list[tuple[int, int] | None] = [None] * 4  # (first step, token) by voice
+        voices = encoding.voices
+        columns = [voices.index(name) for name in encodings.slot_order(voices)]
+        sounding: list[tuple[int, int] | None] = [None] * len(voices)  # (first step, token) by voice
 
         def ended(voice: int) -> Iterator[Note]:
             note = sounding[voice]
             if note is not None:
                 begun, token = note
                 pitch = token - encoding.first_pitch + encoding.lowest_pitch - plan.shift
-                velocity = encodings.VELOCITIES[encodings.VOICES[voice]]
-                yield Note(begun * ticks, (step - begun) * ticks, pitch, velocity, voice)
+                yield Note(begun * ticks, (step - begun) * ticks, pitch, velocity_of(voice, len(voices)), voice)
             sounding[voice] = None
 
         for block in self._engine.stream(n, block=1, **arguments):
@@ -466,7 +483,7 @@ class ScoreModel(Model):
                 if encoding.hold and frame[0] == END:
                     break
                 for column, token in enumerate(frame[encoding.first_voice :]):
-                    voice = encodings.COLUMNS[column]
+                    voice = columns[column]
                     note = sounding[voice]
                     if token == 0 if encoding.hold else note is not None and note[1] == token:
                         continue
@@ -474,7 +491,7 @@ class ScoreModel(Model):
                     if token != encoding.rest:
                         sounding[voice] = (step, token)
                 step += 1
-        for voice in range(4):
+        for voice in range(len(voices)):
             yield from ended(voice)
 
 
@@ -485,30 +502,30 @@ def _pickup(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"condition['pickup']: expected a number of beats, got {type(value).__name__}")
     sixteenths = float(value) * encodings.STEPS_PER_QUARTER
-    if not (0 <= sixteenths < 16 and sixteenths == int(sixteenths)):
+    if not (0 <= sixteenths < encodings.UNKNOWN_POSITION and sixteenths == int(sixteenths)):
         raise ValueError(
             f"condition['pickup']: expected a multiple of 0.25 beats, at least 0 and below a bar, got {value!r}"
         )
     return int(sixteenths)
 
 
-def _key(value: Any) -> tuple[int, str | None]:
+def _key(value: Any, modes: Sequence[str]) -> tuple[int, str | None]:
     """Tonic as a pitch class, and mode if it is said."""
     match = _KEY.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
+    if match is None or match[3] not in (None, *modes):
         raise ValueError(
-            f"condition['key']: expected a note and a mode, for example 'D major' or 'f# minor', got {value!r}"
+            f"condition['key']: expected a note and a mode, for example 'D major' or 'f# minor' "
+            f"({', '.join(modes)}), got {value!r}"
         )
     return (_TONICS[match[1].lower()] + _ACCIDENTALS[match[2]]) % 12, match[3]
 
 
-def _nearest_key(pitch: Ints, tonic: int | None, mode: str | None) -> tuple[int, str]:
+def _nearest_key(pitch: Ints, modes: Sequence[str], tonic: int | None, mode: str | None) -> tuple[int, str]:
     """The whole key of which one half is known: the one whose scale, tonic and fifth are heard most."""
     heard = np.bincount(pitch[pitch != REST] % 12, minlength=12)
-    scales = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
     best = max(
-        ((t, m) for t in range(12) for m in MODES if tonic in (None, t) and mode in (None, m)),
-        key=lambda k: sum(int(heard[(k[0] + s) % 12]) for s in (*scales[k[1]], 0, 7)),
+        ((t, m) for t in range(12) for m in modes if tonic in (None, t) and mode in (None, m)),
+        key=lambda k: sum(int(heard[(k[0] + s) % 12]) for s in (*SCALES[k[1]], 0, 7)),
     )
     return best
 
