@@ -688,6 +688,7 @@ def test_old_files_and_old_readers_know_four_voices() -> None:
 DUET = VoiceGrid(
     voices=("violin", "cello"), ranges={"violin": (60, 81), "cello": (40, 60)}, meters=("6/8", "3/4"), program=40,
     modes=("major", "dorian"), keys=((2, "dorian", 1.0),), starts=(("6/8", 2, 1.0),), lengths=((2, 3.0), (3, 1.0)),
+    tempos=(("6/8", 150.0),),
 )  # fmt: skip
 
 
@@ -703,6 +704,8 @@ def test_the_form_of_an_encoding_that_says_all() -> None:
         ({"lengths": [[0, 1.0]]}, "encoding.lengths: expected .bars from 1 to 256, weight > 0., got"),
         ({"lengths": 8}, "encoding.lengths: expected up to 100"),
         ({"program": 128}, "encoding.program"),
+        ({"tempos": [["4/4", 90.0]]}, "encoding.tempos: expected .meter, 10 to 1000 quarters a minute. with a meter"),
+        ({"tempos": {"6/8": 90.0}}, "encoding.tempos"),
     ]:
         with pytest.raises(WeightsError, match=words):
             encodings.load({**DUET.to_dict(), **change})
@@ -728,6 +731,9 @@ def test_a_model_of_other_voices(make_model: Any) -> None:
     assert {int(p) for p in piece.programs["program"]} == {40}
     assert piece.time_signatures[-1][["numerator", "denominator"]].item() == (6, 8)
     assert piece.key_signatures[["sharps", "minor"]].tolist() == [(-1, 1)]  # d dorian, as d minor
+    assert piece.tempos["microseconds_per_quarter"].tolist() == [400_000]
+    slow = duet.sample(seed=1, length="3 s", condition={"meter": "3/4"})  # at 80 quarters a minute: 4 of them
+    assert int((slow.notes["start"] + slow.notes["duration"]).max()) <= 4 * 480
     last = max((note.start + note.duration for note in duet.stream(seed=1)), default=0)
     assert last == int((piece.notes["start"] + piece.notes["duration"]).max()) <= 3 * 1440
     assert set(piece.notes["velocity"].tolist()) == {88, 82}

@@ -223,6 +223,8 @@ class VoiceGrid(Encoding):
         Out of "major", "minor", "mixolydian", "dorian".
     tempo : float
         Quarters a minute of what is sampled.
+    tempos : sequence of (meter, quarters a minute)
+        Of metres that have another one.
     lowest_pitch, num_pitches, steps_per_quarter : int
     voices : sequence of str
         Names of 1 to 8 voices, from high to low. A track whose name begins so (in any case) is that voice.
@@ -250,6 +252,7 @@ class VoiceGrid(Encoding):
     meters: Sequence[str] = METERS
     modes: Sequence[str] = MODES
     program: int = CHOIR_AAHS
+    tempos: Sequence[tuple[str, float]] = ()
 
     def __post_init__(self) -> None:
         voices = tuple(self.voices)
@@ -292,13 +295,15 @@ class VoiceGrid(Encoding):
             made["modes"] = list(self.modes)
         if self.program != CHOIR_AAHS:
             made["program"] = self.program
+        if self.tempos:
+            made["tempos"] = [list(tempo) for tempo in self.tempos]
         return made
 
     @classmethod
     def from_dict(cls, encoding: Mapping[str, Any]) -> VoiceGrid:
         known = {
             "name", "hold", "ranges", "starts", "keys", "tempo", "lowest_pitch", "num_pitches", "steps_per_quarter",
-            "voices", "lengths", "meters", "modes", "program",
+            "voices", "lengths", "meters", "modes", "program", "tempos",
         }  # fmt: skip
         if encoding.get("name") != "voice_grid":
             raise WeightsError(f"encoding.name: expected 'voice_grid', got {encoding.get('name')!r}")
@@ -386,6 +391,19 @@ class VoiceGrid(Encoding):
         tempo = encoding.get("tempo", 80.0)
         if type(tempo) not in (int, float) or not 10 <= tempo <= 1000:
             raise WeightsError(f"encoding.tempo: expected 10 to 1000 quarters a minute, got {tempo!r}")
+        tempos = encoding.get("tempos", ())
+        for entry in tempos if isinstance(tempos, list | tuple) else (tempos,):
+            if not (
+                isinstance(entry, list | tuple)
+                and len(entry) == 2
+                and entry[0] in list(bars)
+                and type(entry[1]) in (int, float)
+                and 10 <= entry[1] <= 1000
+            ):
+                raise WeightsError(
+                    f"encoding.tempos: expected [meter, 10 to 1000 quarters a minute] with a meter out of "
+                    f"{sorted(bars)}, got {entry!r}"
+                )
         steps = whole(encoding, "steps_per_quarter", 4, 4, 4)
         return cls(
             hold,
@@ -401,6 +419,7 @@ class VoiceGrid(Encoding):
             tuple(meters),
             tuple(modes),
             whole(encoding, "program", 0, 127, CHOIR_AAHS),
+            tuple((meter, float(quarters)) for meter, quarters in tempos),
         )
 
     def check(self, config: RecurrentConfig) -> None:
@@ -479,6 +498,10 @@ class VoiceGrid(Encoding):
     def stop(self) -> tuple[int, int] | None:
         """(slot, token) that ends a piece."""
         return (0, END) if self.hold else None
+
+    def tempo_of(self, meter: Meter) -> float:
+        """Quarters a minute of what is sampled in a metre."""
+        return dict(self.tempos).get(str(meter), self.tempo)
 
     @property
     def given_sizes(self) -> dict[str, int]:
@@ -592,7 +615,7 @@ class VoiceGrid(Encoding):
         meter : Meter
             A pickup is written as a first bar of its own length.
         tempo : float, optional
-            Quarters a minute; None: that of the encoding.
+            Quarters a minute; None: that of the metre.
         key : (tonic, mode), optional
             For the key signature (of the score as it sounds, after `transpose`).
         transpose : int
@@ -611,7 +634,7 @@ class VoiceGrid(Encoding):
                 meter.numerator,
                 meter.denominator,
                 meter.pickup,
-                round(60e6 / (tempo or self.tempo)),
+                round(60e6 / (tempo or self.tempo_of(meter))),
                 None if key is None else (_sharps(*key), int(_is_minor(key[1]))),
                 transpose,
             )
@@ -809,3 +832,16 @@ def _sharps(tonic: int, mode: str) -> int:
 
 JSB16 = VoiceGrid(hold=False)
 CHORALE = VoiceGrid()
+FOLK = VoiceGrid(
+    starts=(("6/8", 2, 1.0), ("2/2", 0, 1.0)),
+    keys=((2, "major", 1.0), (7, "major", 1.0)),
+    tempo=160.0,
+    lowest_pitch=55,
+    num_pitches=39,
+    voices=("melody",),
+    lengths=((16, 1.0),),
+    meters=("4/4", "2/2", "2/4", "3/4", "6/8", "9/8"),
+    modes=("major", "minor", "mixolydian", "dorian"),
+    program=40,
+    tempos=(("2/2", 200.0), ("2/4", 100.0), ("3/4", 120.0), ("6/8", 170.0), ("9/8", 170.0)),
+)  # a violin's lowest string and up; four sixteenths of 2/4 last as long as four eighths of 2/2

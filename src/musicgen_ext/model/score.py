@@ -14,7 +14,7 @@ import numpy.typing as npt
 from musicgen_ext import encodings, generate
 from musicgen_ext.encodings import END, REST, SCALES, Meter, Note, VoiceGrid, Voices, velocity_of
 from musicgen_ext.errors import WeightsError
-from musicgen_ext.midi import Score
+from musicgen_ext.midi import DRUM_CHANNEL, Score
 from musicgen_ext.model.base import MAX_SAMPLES, Model, Options, check_device, length_of, score_of, seed_of
 from musicgen_ext.progress import Progress
 
@@ -24,7 +24,6 @@ Ints = npt.NDArray[np.int32]
 # piece that would end sooner goes on, and one that finds no end by then is given one.
 _SHORTEST, _LONGEST = 96, 640
 _DEFAULT_BARS = 16  # of a model that cannot end a piece
-_DRUMS = 9  # channel
 _CHUNK = 64  # samples in one call of the engine: enough for all cores, little enough to show progress
 _CHUNK_FRAMES = 1 << 18  # … and their frames, which bounds memory: 80 bytes each for coins and features
 
@@ -38,11 +37,12 @@ class _Plan:
     """What one call asks for, worked out before anything is drawn."""
 
     seed: int
-    frames: int | None  # of the result; None: where the model ends it (or by `bars`)
-    bars: float | None  # as `frames`, but the metre decides
+    length: tuple[
+        float, str | None
+    ]  # of the result, with its unit; None: where the model ends it, or as long as others
     meter: Meter | None  # None: drawn for every sample
     pickup: int | None  # asked for without a meter of its own, or with it
-    tempo: float
+    tempo: float | None  # of the prompt or the soprano; None: that of the metre
     mode: str | None  # of the key, as asked for or heard; drawn for every sample if there is no prompt or soprano
     tonic: int | None  # as the listener hears it
     shift: int  # semitones that the tokens are above the music
@@ -182,7 +182,7 @@ class ScoreModel(Model):
         if len(self._encoding.voices) > 1:
             return encodings.read_voices(score, what, encoding=self._encoding)
         voices = encodings.read_melody(score, what, encoding=self._encoding)
-        parts = len(np.unique(score.notes[score.notes["channel"] != _DRUMS][["track", "channel"]]))
+        parts = len(np.unique(score.notes[score.notes["channel"] != DRUM_CHANNEL][["track", "channel"]]))
         if parts > 1:
             left = f"{parts - 1} of {parts} parts were left out: they are not the {self._encoding.voices[0]}"
             voices = replace(voices, issues=(left, *voices.issues))
@@ -246,8 +246,8 @@ class ScoreModel(Model):
         generate.sampler_options(temperature, top_k, top_p, self._engine.most_tokens)
         seed = seed_of(seed)
         wanted = self._check_condition(condition)
-        number, unit = length_of(length, self.units, "16 bars")
-        if number > encodings.MAX_STEPS:
+        asked = length_of(length, self.units, "16 bars")
+        if asked[0] > encodings.MAX_STEPS:
             raise ValueError(f"length: expected at most {encodings.MAX_STEPS} steps, got {length!r}")
         record = self._record(seed, temperature, top_k, top_p, length)
         encoding = self._encoding
@@ -266,7 +266,7 @@ class ScoreModel(Model):
             voices = encodings.read_melody(soprano, told, encoding=encoding)
         elif prompt is not None:
             voices = self._read(prompt, "prompt")
-        meter, position, tempo, shift = wanted.get("meter"), None, encoding.tempo, 0
+        meter, position, tempo, shift = wanted.get("meter"), None, None, 0
         if voices is not None:
             what = "prompt" if soprano is None else told
             shift = encoding.fit(voices, what)
@@ -290,10 +290,6 @@ class ScoreModel(Model):
         elif "position" not in self._engine.given:
             meter = Meter()
 
-        frames: float | None = None
-        if unit in ("steps", "beats", "s"):
-            per_quarter = encoding.steps_per_quarter
-            frames = number * {"steps": 1.0, "beats": per_quarter, "s": per_quarter * tempo / 60}[unit]
         prompt_tokens = soprano_tokens = flags = None
         if voices is not None:
             pitch = np.where(voices.pitch == REST, REST, voices.pitch + shift)
@@ -312,8 +308,7 @@ class ScoreModel(Model):
                         flags[:-1] = -1
         plan = _Plan(
             seed=seed,
-            frames=None if frames is None else max(1, round(frames)),
-            bars=number if unit == "bars" else None,
+            length=asked,
             meter=meter,
             pickup=wanted.get("pickup"),
             tempo=tempo,
@@ -328,10 +323,10 @@ class ScoreModel(Model):
             record=record,
         )
         if prompt_tokens is not None and length is not None:
-            asked = self._frames(plan, meter or Meter())
-            if asked is not None and asked <= len(prompt_tokens):
+            frames = self._frames(plan, meter or Meter())
+            if frames is not None and frames <= len(prompt_tokens):
                 least = len(prompt_tokens)
-                raise ValueError(f"length: expected more than the prompt's {least} steps, got {length!r} ({asked})")
+                raise ValueError(f"length: expected more than the prompt's {least} steps, got {length!r} ({frames})")
         return plan
 
     # -- from a plan to tokens -----------------------------------------------------------------------------------------
@@ -361,13 +356,25 @@ class ScoreModel(Model):
         tonic, mode, _ = _choice(keys, _uniform(plan.seed, 2 * index + 1))
         return (tonic if plan.tonic is None else plan.tonic), (mode if plan.mode is None else plan.mode)
 
+    def _tempo_of(self, plan: _Plan, meter: Meter) -> float:
+        """Quarters a minute."""
+        return self._encoding.tempo_of(meter) if plan.tempo is None else plan.tempo
+
     def _frames(self, plan: _Plan, meter: Meter, index: int = 0) -> int | None:
         """Frames of one sample with this metre; None: where the model ends it."""
-        frames, bar = plan.frames, meter.bar_length
+        bar, per_quarter = meter.bar_length, self._encoding.steps_per_quarter
         prompt = 0 if plan.prompt is None else len(plan.prompt)
-        if plan.bars is not None:
-            frames = max(1, round(plan.bars * bar))
-        if frames is None and plan.soprano is None:
+        frames: int | None = None
+        number, unit = plan.length
+        if unit is not None:
+            steps = {
+                "steps": 1.0,
+                "beats": per_quarter,
+                "s": per_quarter * self._tempo_of(plan, meter) / 60,
+                "bars": bar,
+            }
+            frames = max(1, round(number * steps[unit]))
+        elif plan.soprano is None:
             lengths = [(bars, weight) for bars, weight in self._encoding.lengths if bars * bar >= prompt + bar]
             if lengths and "bars_left" in self._engine.given:
                 frames = bar * int(_choice(lengths, _uniform(~plan.seed, index))[0])
@@ -452,7 +459,7 @@ class ScoreModel(Model):
                 self._encoding.decode(
                     drawn.tokens[i, :frames],
                     meter=meters[i],
-                    tempo=plan.tempo,
+                    tempo=self._tempo_of(plan, meters[i]),
                     key=keys[i],
                     transpose=-plan.shift,
                     provenance={**plan.record, "index": first + i},
