@@ -9,9 +9,14 @@ import pytest
 
 pytest.importorskip("torch")
 
-from musicgen_ext import Score, melodies
+from musicgen_ext import Score, encodings, melodies
+from musicgen_ext.architectures import RecurrentConfig
 from musicgen_ext.evaluate.counting import CountingModel, counting_nats
+from musicgen_ext.midi import Track
 from musicgen_ext.train import datasets
+from musicgen_ext.train.augmentation import Augmentation
+from musicgen_ext.train.data import Collator, Piece
+from musicgen_ext.train.midi import cut, midi
 from musicgen_ext.train.splits import near_duplicates, split
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -221,3 +226,93 @@ def test_counting_refuses_what_is_no_token():
         CountingModel([np.array([0.5])], 4, 1)
     with pytest.raises(ValueError, match="order"):
         CountingModel([], 4, -1)
+
+
+# -- augmentation ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def band(rng):
+    """A melody, a bass and drums."""
+    rows = [(i * 240, 240, int(p), 60 + i % 60, 0) for i, p in enumerate(rng.integers(60, 80, 40))]
+    rows += [(i * 480, 480, int(p), 90, 1) for i, p in enumerate(rng.integers(30, 45, 20))]
+    rows += [(i * 480, 120, 36, 100, 2) for i in range(20)]
+    return Score(rows, tracks=[Track("melody"), Track("bass"), Track("drums", is_drum=True)], tempos=[(0, 500_000)])
+
+
+def test_augmentation_is_seeded_and_leaves_the_score_alone(band):
+    change, before = Augmentation(5, 0.2, 20, 0.3), band.to_bytes()
+    once = [change(band, np.random.default_rng(seed)) for seed in range(20)]
+    again = [change(band, np.random.default_rng(seed)) for seed in range(20)]
+    assert [s.to_bytes() for s in once] == [s.to_bytes() for s in again]
+    assert len({s.to_bytes() for s in once}) == 20
+    assert band.to_bytes() == before
+    assert Augmentation()(band, np.random.default_rng(0)) == band
+
+
+def test_augmentation_changes_what_it_says(band):
+    drawn = [Augmentation(transpose=5)(band, np.random.default_rng(s)) for s in range(60)]
+    shifts = {tuple(np.unique(d.notes["pitch"].astype(int) - band.notes["pitch"])) for d in drawn}
+    assert shifts == {tuple(sorted({0, s})) for s in range(-5, 6)}  # drums stay
+    tempos = [Augmentation(stretch=0.25)(band, np.random.default_rng(s)).tempos[0][1] for s in range(60)]
+    assert 400_000 <= min(tempos) < 420_000 < 600_000 < max(tempos) <= 625_000
+    louder = Augmentation(velocity=30)(band, np.random.default_rng(1)).notes["velocity"].astype(int)
+    assert len(np.unique(louder - band.notes["velocity"])) == 1
+    left = [set(Augmentation(voice_dropout=0.7)(band, np.random.default_rng(s)).notes["track"]) for s in range(60)]
+    assert {frozenset(voices) for voices in left} >= {frozenset({t}) for t in range(3)} | {frozenset({0, 1, 2})}
+    assert all(left)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"transpose": 25}, r"transpose: .*\[0, 24\], got 25"), ({"stretch": float("nan")}, "stretch: .*nan"),
+     ({"velocity": -1}, "velocity"), ({"voice_dropout": 1.0}, "voice_dropout: .*1.0")],
+)  # fmt: skip
+def test_augmentation_settings_are_checked(settings, words):
+    with pytest.raises(ValueError, match=words):
+        Augmentation(**settings)
+
+
+# -- as tokens -------------------------------------------------------------------------------------------------------
+
+
+def test_crops_know_what_came_before(rng):
+    piece = Piece("x", np.arange(100, dtype=np.int32)[:, None])
+    crops = [cut(piece, 30, rng) for _ in range(300)]
+    starts = [int(c.tokens[0, 0]) + c.context for c in crops]
+    assert min(starts) == 0
+    assert max(starts) == 70
+    assert all(
+        len(c.tokens) == 30 + c.context and c.context == (start > 0) for c, start in zip(crops, starts, strict=True)
+    )
+    assert starts.count(0) > 30  # a piece's beginning is one of 86 places otherwise
+    config = RecurrentConfig.language_model("lstm", vocab_size=100, embedding_size=4, hidden_size=4, num_layers=1)
+    batch = Collator(config)(crops[:2])
+    for b in range(2):
+        target = batch.targets[:, b, 0].tolist()
+        assert target == list(range(starts[b], starts[b] + 30))
+        assert batch.features["token"][:, b].tolist() == [starts[b] - 1 if starts[b] else 100, *target[:-1]]
+
+
+@pytest.mark.parametrize(("encoding", "most"), [("bars", 636), ("performance", 389), ("pitches", 129)])
+def test_midi_files_as_tokens(folder, rng, encoding, most):
+    corpus = midi(folder, encoding=encoding, crop=20, transpose=3)
+    assert len(corpus.train) + len(corpus.valid) + len(corpus.test) == 10
+    assert len(corpus.failures) == 2
+    assert corpus.encoding["name"] == encodings.named(encoding).name
+    assert all(p.tokens[-1, 0] == most - 1 for p in [*corpus.train, *corpus.valid])  # whole pieces, and their ends
+    assert corpus.pieces_per_epoch == len(corpus.epoch(rng)) == sum(round(len(p.tokens) / 20) for p in corpus.train)
+    drawn = [corpus.draw(corpus.train[0], rng) for _ in range(40)]
+    assert {len(p.tokens) - p.context for p in drawn} == {20}
+    assert len({p.tokens.tobytes() for p in drawn}) > 20
+
+
+def test_midi_says_what_it_cannot_take(folder):
+    with pytest.raises(ValueError, match=r"encoding: expected one of .*got 'remi'"):
+        midi(folder, encoding="remi")
+    with pytest.raises(ValueError, match=r"encoding: expected one with a stream .*'chorale'"):
+        midi(folder, encoding="chorale")
+    with pytest.raises(ValueError, match=r"crop: .*-1"):
+        midi(folder, crop=-1)
+    with pytest.raises(ValueError, match=r"expected pieces that 'pitch_sequence' can write.* got 0 and 0: .*got none"):
+        midi(folder, encoding="pitches", options={"highest": 10})

@@ -46,6 +46,8 @@ class Piece:
     """Lowest and highest transposition in semitones that keep every voice in its range."""
     heard: Ints | None = None
     """What the network hears of the tokens, shape (n_frames, F): features come from here. None: what is written."""
+    context: int = 0
+    """So many frames at the beginning are only what came before: features know them, the network does not see them."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,10 @@ class Corpus:
         Other ways to see the pieces of `valid` and `test`, for evaluation (with other things known).
     extra : list of Piece
         More training pieces, of which `extra_share` times as many as `train` has are drawn every epoch.
+    crop : int
+        Frames that `draw` gives of a longer piece, which is drawn as often as it has such crops; 0: whole pieces.
+    failures : sequence of (name, reason)
+        Files that could not be used.
     """
 
     encoding: Mapping[str, Any]
@@ -74,14 +80,31 @@ class Corpus:
     variants: Mapping[str, Callable[[Piece], Piece]] = field(default_factory=dict)
     extra: Sequence[Piece] = ()
     extra_share: float = 0.0
+    crop: int = 0
+    failures: Sequence[tuple[str, str]] = ()
 
     def epoch(self, rng: np.random.Generator) -> list[Piece]:
-        """The pieces of one epoch: all of `train`, and the share of `extra`."""
-        pieces = list(self.train)
+        """The pieces of one epoch: all of `train`, each as often as it has crops, and the share of `extra`."""
+        pieces = [piece for piece in self.train for _ in range(self._draws(piece))]
         if self.extra:
-            count = min(len(self.extra), round(self.extra_share * len(self.train)))
-            pieces += [self.extra[i] for i in rng.permutation(len(self.extra))[:count]]
+            pieces += [self.extra[i] for i in rng.permutation(len(self.extra))[: self._num_extra]]
         return pieces
+
+    @property
+    def pieces_per_epoch(self) -> int:
+        """Number of pieces of one epoch."""
+        return sum(map(self._draws, self.train)) + self._num_extra
+
+    def drawn_length(self, piece: Piece) -> int:
+        """About how many frames `draw` gives of a piece."""
+        return min(len(piece.tokens), self.crop or len(piece.tokens))
+
+    def _draws(self, piece: Piece) -> int:
+        return max(1, round(len(piece.tokens) / self.crop)) if self.crop else 1
+
+    @property
+    def _num_extra(self) -> int:
+        return min(len(self.extra), round(self.extra_share * len(self.train)))
 
 
 @dataclass(frozen=True)
@@ -106,16 +129,16 @@ class Collator:
         self._wants_match = any(f.kind in ("match", "match_length") for f in config.features)
 
     def __call__(self, pieces: Sequence[Piece]) -> Batch:
-        n = max(len(p.tokens) for p in pieces)
+        n = max(len(p.tokens) - p.context for p in pieces)
         features = {f.name: np.zeros((n, len(pieces)), np.int32) for f in self.config.features}
         targets = np.full((n, len(pieces), len(self.config.slots)), IGNORED, np.int64)
         for b, piece in enumerate(pieces):
-            length = len(piece.tokens)
-            targets[:length, b] = piece.tokens
+            length = len(piece.tokens) - piece.context
+            targets[:length, b] = piece.tokens[piece.context :]
             heard = piece.tokens if piece.heard is None else piece.heard
             computed = recurrent_features(self.config, heard, piece.given, match=self._match(piece))
             for name, ids in computed.items():
-                features[name][:length, b] = ids
+                features[name][:length, b] = ids[piece.context :]
         return Batch({k: torch.from_numpy(v) for k, v in features.items()}, torch.from_numpy(targets))
 
     def _match(self, piece: Piece) -> tuple[Ints, Ints] | None:
@@ -126,9 +149,14 @@ class Collator:
         return self._matches[piece.name]
 
 
-def batches(pieces: Sequence[Piece], batch_size: int, rng: np.random.Generator | None) -> Iterator[list[Piece]]:
+def batches(
+    pieces: Sequence[Piece],
+    batch_size: int,
+    rng: np.random.Generator | None,
+    length: Callable[[Piece], int] = lambda piece: len(piece.tokens),
+) -> Iterator[list[Piece]]:
     """Pieces of about equal length together; with `rng`, slightly different company and another order every time."""
-    lengths = np.array([len(p.tokens) for p in pieces], float)
+    lengths = np.array([length(p) for p in pieces], float)
     if rng is not None:
         lengths += rng.normal(0.0, 12.0, len(pieces))
     order = np.argsort(lengths, kind="stable")
@@ -139,8 +167,7 @@ def batches(pieces: Sequence[Piece], batch_size: int, rng: np.random.Generator |
 
 def num_batches(corpus: Corpus, batch_size: int) -> int:
     """Batches in an epoch of `corpus`."""
-    extra = min(len(corpus.extra), round(corpus.extra_share * len(corpus.train)))
-    return math.ceil((len(corpus.train) + extra) / batch_size)
+    return math.ceil(corpus.pieces_per_epoch / batch_size)
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

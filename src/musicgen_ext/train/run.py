@@ -15,7 +15,7 @@ import torch
 
 from musicgen_ext import files, weights
 from musicgen_ext.architectures import Config
-from musicgen_ext.train import data, sound
+from musicgen_ext.train import data, midi, sound
 from musicgen_ext.train.export import export
 from musicgen_ext.train.loop import Options, Result, fit
 from musicgen_ext.train.models import Dropout
@@ -25,6 +25,7 @@ from musicgen_ext.train.tasks import Likelihood, task_of
 DATASETS: Mapping[str, Callable[..., Any]] = {
     "jsb16": data.jsb16,
     "chorales": data.chorales,
+    "midi": midi.midi,
     "tokens": data.tokens,
     "sounds": sound.sounds,
 }

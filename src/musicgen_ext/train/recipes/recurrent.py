@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from musicgen_ext.architectures import RecurrentConfig
-from musicgen_ext.encodings import CHORALE, JSB16
+from musicgen_ext.encodings import CHORALE, JSB16, load
 
 HELD_BUCKETS = (*range(1, 17), 17, 25, 33)
 MATCH_BUCKETS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 64)
@@ -215,6 +215,36 @@ def chorale(**keywords: Any) -> RecurrentConfig:
     return voices(slots=CHORALE.slots, given=given, **{**told, **keywords})
 
 
-def language_model(**keywords: Any) -> RecurrentConfig:
-    """`RecurrentConfig.language_model`: the previous token in, a linear head out."""
-    return RecurrentConfig.language_model(keywords.pop("cell", "lstm"), **keywords)
+def language_model(
+    *,
+    cell: str = "lstm",
+    hidden_size: int = 256,
+    num_layers: int = 2,
+    embedding_size: int | None = None,
+    vocab_size: int | None = None,
+    tied: bool = False,
+    encoding: Mapping[str, Any] | None = None,
+) -> RecurrentConfig:
+    """`RecurrentConfig.language_model`: the previous token in, a linear head out.
+
+    Parameters
+    ----------
+    embedding_size : int, optional
+        As wide as the network, if it is not said.
+    vocab_size : int, optional
+        That of the data's `encoding`, if it is not said.
+    tied : bool
+        Whether the output matrix is the embedding.
+    """
+    if vocab_size is None:
+        written = encoding or {}
+        named = written.get("name") == "tokens"
+        vocab_size = int(written["vocab_size"]) if named else load(written, tokens=True).vocab_size
+    return RecurrentConfig.language_model(
+        cell,
+        vocab_size=vocab_size,
+        embedding_size=hidden_size if embedding_size is None else embedding_size,
+        hidden_size=hidden_size,
+        num_layers=num_layers,
+        tied=tied,
+    )

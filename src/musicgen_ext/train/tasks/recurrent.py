@@ -16,6 +16,8 @@ from musicgen_ext.train.data import IGNORED, Batch, Collator, Corpus, Piece, bat
 from musicgen_ext.train.models import Dropout, Recurrent
 from musicgen_ext.train.tasks.base import Likelihood, no_objective
 
+_MOST_LOGITS = 1 << 25  # that are evaluated at a time: 128 MiB, or one piece
+
 
 class RecurrentTask:
     """A recurrent network that foretells the tokens of a `Corpus`."""
@@ -36,7 +38,7 @@ class RecurrentTask:
         return num_batches(self.data, batch_size)
 
     def epoch(self, batch_size: int, rng: np.random.Generator) -> list[list[Piece]]:
-        return list(batches(self.data.epoch(rng), batch_size, rng))
+        return list(batches(self.data.epoch(rng), batch_size, rng, self.data.drawn_length))
 
     def parts(self, chunk: list[Piece], rng: np.random.Generator, step: int) -> list[_Tokens]:
         return [_Tokens(self._collate([self.data.draw(piece, rng) for piece in chunk]))]
@@ -75,6 +77,9 @@ def evaluate(
     device = next(module.parameters()).device
     collate = Collator(module.config)
     names = [s.name for s in module.config.slots]
+    frame = sum(s.size for s in module.config.slots)
+    longest = max((len(p.tokens) for p in pieces), default=1)
+    batch_size = max(1, min(batch_size, _MOST_LOGITS // (longest * frame)))
     counted = [names.index(n) for n in (per or names)]
     was_training = module.training
     module.eval()
