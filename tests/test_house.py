@@ -27,6 +27,7 @@ FLOORS = {
     "controllers": 1,
     "general_midi": 1,
     "hashing": 1,
+    "keys": 1,
     "tables": 1,
     "timing": 1,
     "audio": 2,

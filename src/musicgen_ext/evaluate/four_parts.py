@@ -10,16 +10,17 @@ import hashlib
 import io
 import itertools
 import json
-import math
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from musicgen_ext.keys import MODES, Mode, nearest_key
 
 VOICES = ("soprano", "alto", "tenor", "bass")
 REST = -1
@@ -370,38 +371,19 @@ def notes_of(piece: Piece) -> npt.NDArray[np.int64]:
     return np.concatenate(rows)
 
 
-# Albrecht and Shanahan, "The use of large corpora to train a new type of key-finding algorithm", Music Perception 31
-# (1), 2013: mean use of the pitch classes above the tonic; a piece is in the key at the smallest Euclidean distance.
-_KEY_PROFILES = {
-    "major": (0.238, 0.006, 0.111, 0.006, 0.137, 0.094, 0.016, 0.214, 0.009, 0.080, 0.008, 0.081),
-    "minor": (0.220, 0.006, 0.104, 0.123, 0.019, 0.103, 0.012, 0.214, 0.062, 0.022, 0.061, 0.052),
-}
-MODES = ("major", "minor")
-
-
 def pitch_classes_of(piece: Piece) -> npt.NDArray[np.float64]:
     """Time spent on each of the 12 pitch classes, all voices together, in sixteenths; C is 0."""
     sounding = piece.pitch[piece.pitch != REST]
     return np.bincount(sounding % 12, minlength=12).astype(np.float64)
 
 
-def key_of(piece: Piece) -> tuple[int, Literal["major", "minor"]]:
+def key_of(piece: Piece) -> tuple[int, Mode]:
     """Estimated key: tonic as a pitch class (C is 0) and mode.
 
     The key whose profile (Albrecht and Shanahan 2013) lies nearest, by Euclidean distance, to the piece's pitch classes
     weighted by duration. The same estimate serves generated and reference pieces.
     """
-    use = pitch_classes_of(piece)
-    use /= max(use.sum(), 1.0)
-    best: tuple[float, int, Literal["major", "minor"]] = (math.inf, 0, "major")
-    modes: tuple[Literal["major", "minor"], ...] = ("major", "minor")
-    for mode in modes:
-        profile = np.array(_KEY_PROFILES[mode])
-        for tonic in range(12):
-            distance = float(np.sum((np.roll(use, -tonic) - profile) ** 2))
-            if distance < best[0]:
-                best = (distance, tonic, mode)
-    return best[1], best[2]
+    return nearest_key(pitch_classes_of(piece))
 
 
 def pitch_class_use(pieces: Sequence[Piece]) -> dict[str, npt.NDArray[np.float64]]:
