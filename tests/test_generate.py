@@ -643,3 +643,20 @@ def test_an_unknown_path_is_refused(monkeypatch):
     monkeypatch.setenv("MUSICGEN_EXT_CPU", "sse9")
     with pytest.raises(ValueError, match="MUSICGEN_EXT_CPU: expected one of baseline"):
         _core.isa_in_use()
+
+
+def test_coins_make_normal_numbers():
+    drawn = generate.Coins(3, range(40)).normals(5, 70)
+    assert drawn.shape == (40, 5, 70)
+    assert drawn.dtype == np.float32
+    count = drawn.size  # means of count numbers: 5 standard errors
+    assert abs(drawn.mean()) < 5 / np.sqrt(count)
+    assert abs(np.square(drawn).mean() - 1) < 5 * np.sqrt(2 / count)
+    assert abs((drawn > 1).mean() - 0.158655) < 5 * np.sqrt(0.1335 / count)
+    assert (np.rint(drawn * 2.0**20) == drawn * 2.0**20).all()
+
+
+def test_normal_numbers_in_chunks_are_those_at_once():
+    whole = generate.Coins(3, [7, 9]).normals(6, 5)
+    coins = generate.Coins(3, [7, 9])
+    np.testing.assert_array_equal(np.concatenate([coins.normals(2, 5), coins.normals(4, 5)], 1), whole)

@@ -14,6 +14,7 @@ Ints = npt.NDArray[np.int32]
 
 # Tables and packed weights of one model may take this much memory.
 MAX_MODEL_BYTES = 8 << 30
+_FINEST = 1 << 20  # normal numbers are multiples of 1 / this
 
 
 class Coins:
@@ -40,6 +41,18 @@ class Coins:
             words = stream.random_raw(n_frames * num_slots)
             row[:] = ((words >> np.uint64(11)) * 2.0**-53).reshape(n_frames, num_slots)
         return out
+
+    def normals(self, n_frames: int, size: int) -> npt.NDArray[np.float32]:
+        """Standard normal numbers out of the next coins, two for each [shape=(B, n_frames, size)], float32.
+
+        Multiples of 2^-20, so that they do not depend on the last digits of a library's logarithm and cosine.
+
+        Source: G. E. P. Box, M. E. Muller, "A note on the generation of random normal deviates", 1958.
+        """
+        uniform = self.take(n_frames, 2 * size)
+        radius = np.sqrt(-2.0 * np.log1p(-uniform[..., :size]))
+        drawn = radius * np.cos(2.0 * np.pi * uniform[..., size:])
+        return (np.rint(drawn * _FINEST) / _FINEST).astype(np.float32)
 
 
 def check_integer(name: str, value: Any, low: int, high: int) -> int:
