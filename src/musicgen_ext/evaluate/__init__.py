@@ -12,7 +12,6 @@ from musicgen_ext.evaluate.four_parts import (
     JSB16_SIZES,
     JSB16_SPLITS,
     JSB16_SYMBOLS,
-    MODES,
     NOTE_LENGTHS,
     REST,
     VOICES,
@@ -55,6 +54,7 @@ from musicgen_ext.evaluate.sound import (
     hear,
     rendering_report,
 )
+from musicgen_ext.keys import MODES
 
 __all__ = [
     "JSB16_LOWEST_PITCH",
