@@ -237,6 +237,7 @@ PUBLIC = {
         "Score",
         "ScoreModel",
         "SoundModel",
+        "TokenModel",
         "build_info",
         "load",
         "match",

@@ -19,15 +19,21 @@ from musicgen_ext.midi import Score
 from musicgen_ext.model.base import Model, Options, check_device
 from musicgen_ext.model.score import ScoreModel
 from musicgen_ext.model.sound import SoundModel
+from musicgen_ext.model.tokens import TokenModel
 
-__all__ = ["Model", "ScoreModel", "SoundModel", "build_info", "load", "models", "sample"]
+__all__ = ["Model", "ScoreModel", "SoundModel", "TokenModel", "build_info", "load", "models", "sample"]
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 _BUNDLED = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bundled")
 _SUFFIX = ".safetensors"
 _CACHED_MODELS = 4
-_KINDS: dict[str, type[Model]] = {"recurrent": ScoreModel, "wavenet": SoundModel}
+# By architecture and, where that alone does not say it, encoding.
+_KINDS: dict[str | tuple[str, str], type[Model]] = {
+    "recurrent": ScoreModel,
+    "wavenet": SoundModel,
+    **{("recurrent", name): TokenModel for name in ("bars", "performance", "pitch_sequence")},
+}
 
 
 # -- loading -----------------------------------------------------------------------------------------------------
@@ -93,10 +99,10 @@ def load(model: str | os.PathLike[str] | Model = "chorale", *, device: str = "cp
         found = _cache.get(key)
     if found is None:
         file = weights.read(path)
-        kind = _KINDS.get(file.arch)
+        kind = _KINDS.get((file.arch, str(file.encoding.get("name"))), _KINDS.get(file.arch))
         if kind is None:
-            shown = files.shown(path)
-            raise WeightsError(f"{shown}: arch: expected one of {sorted(_KINDS)}, got {file.arch!r}", path=file.path)
+            shown, known = files.shown(path), sorted({key if isinstance(key, str) else key[0] for key in _KINDS})
+            raise WeightsError(f"{shown}: arch: expected one of {known}, got {file.arch!r}", path=file.path)
         found = kind(file, name=name if bundled else None)
         with _cache_lock:
             _cache[key] = found

@@ -100,7 +100,7 @@ class Model(abc.ABC):
             "training_data": card.get("data"),
             "metrics": card.get("metrics"),
             "conditions": self._conditions(),
-            "lengths": list(self.units),
+            "lengths": list(self._lengths()),
             "card": card,
         }
 
@@ -123,6 +123,10 @@ class Model(abc.ABC):
                 digest.update(np.ascontiguousarray(self._file.tensors[name]).data)
             self._digest = digest.hexdigest()
         return self._digest
+
+    def _lengths(self) -> Mapping[str, tuple[str, ...]]:
+        """Those of `units` that this model knows."""
+        return self.units
 
     @abc.abstractmethod
     def _conditions(self) -> dict[str, Any]:
