@@ -17,6 +17,7 @@ from musicgen_ext import files, weights
 from musicgen_ext.architectures import Config
 from musicgen_ext.train import data, midi, sound
 from musicgen_ext.train.export import export
+from musicgen_ext.train.folk import folk
 from musicgen_ext.train.loop import Options, Result, fit
 from musicgen_ext.train.models import Dropout
 from musicgen_ext.train.recipes import model_config
@@ -26,6 +27,7 @@ DATASETS: Mapping[str, Callable[..., Any]] = {
     "jsb16": data.jsb16,
     "chorales": data.chorales,
     "midi": midi.midi,
+    "folk": folk,
     "tokens": data.tokens,
     "sounds": sound.sounds,
 }

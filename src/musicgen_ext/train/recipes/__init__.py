@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from musicgen_ext.architectures import CONFIGS, Config
-from musicgen_ext.train.recipes.recurrent import chorale, jsb16, language_model, voices
+from musicgen_ext.train.recipes.recurrent import chorale, folk, jsb16, language_model, voices
 from musicgen_ext.train.recipes.wavenet import wavenet
 
-__all__ = ["RECIPES", "chorale", "jsb16", "language_model", "model_config", "voices", "wavenet"]
+__all__ = ["RECIPES", "chorale", "folk", "jsb16", "language_model", "model_config", "voices", "wavenet"]
 
 RECIPES: Mapping[str, Callable[..., Config]] = {
     "voices": voices,
     "jsb16": jsb16,
     "chorale": chorale,
+    "folk": folk,
     "language_model": language_model,
     "wavenet": wavenet,
 }

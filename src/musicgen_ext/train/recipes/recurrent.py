@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from musicgen_ext.architectures import RecurrentConfig
-from musicgen_ext.encodings import CHORALE, JSB16, load
+from musicgen_ext.encodings import CHORALE, FOLK, JSB16, load
 
 HELD_BUCKETS = (*range(1, 17), 17, 25, 33)
 MATCH_BUCKETS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 64)
@@ -32,6 +32,7 @@ def voices(
     given: Sequence[Mapping[str, Any]] = (),
     match_window: int = 1024,
     lag_differences: bool = True,
+    lag_onsets: bool = False,
     match: bool = True,
     absolute: bool = True,
     harmony: bool = False,
@@ -63,6 +64,8 @@ def voices(
         also read as such, and not only as differences.
     lags, copy_lags : list of int
         Frames to look back for the trunk's inputs and for the heads' (which may also copy from there).
+    lag_onsets : bool
+        Whether what is there is what was drawn then, a hold or a pitch, rather than the pitch that sounded.
     """
     features: list[dict[str, Any]] = []
     trunk: list[dict[str, Any]] = []
@@ -109,7 +112,7 @@ def voices(
         return add({"name": f"{a}-{b}", "kind": "difference", "features": [a, b], "limit": n}, dim)
 
     def past(i: int, lag: int, dim: int = 0) -> str:
-        kind = "token" if slots[i].get("hold") is None else "sounding"
+        kind = "token" if lag_onsets or slots[i].get("hold") is None else "sounding"
         return add({"name": f"{name[i]}_{kind}_{lag}", "kind": kind, "slot": i, "lag": lag}, dim)
 
     if match and not absolute:
@@ -213,6 +216,13 @@ def chorale(**keywords: Any) -> RecurrentConfig:
     given = [{"name": name, "size": size, "head": True} for name, size in CHORALE.given_sizes.items()]
     told = {"clocks": (), "head_clock": None, "harmony": True, "tonic": "tonic", "lowest_pitch": CHORALE.lowest_pitch}
     return voices(slots=CHORALE.slots, given=given, **{**told, **keywords})
+
+
+def folk(**keywords: Any) -> RecurrentConfig:
+    """`voices` for tunes (`musicgen_ext.encodings.FOLK`), told what can be known about them."""
+    given = [{"name": name, "size": size, "head": True} for name, size in FOLK.given_sizes.items()]
+    told = {"clocks": (), "head_clock": None, "tonic": "tonic", "lowest_pitch": FOLK.lowest_pitch, "lag_onsets": True}
+    return voices(slots=FOLK.slots, given=given, **{**told, **keywords})
 
 
 def language_model(
