@@ -12,6 +12,7 @@ void register_audio(py::module_& m);
 void register_corpus(py::module_& m);
 void register_encodings(py::module_& m);
 void register_features(py::module_& m);
+void register_feedforward(py::module_& m);
 void register_generate(py::module_& m);
 void register_match(py::module_& m);
 void register_midi(py::module_& m);
@@ -50,6 +51,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   register_audio(m);
   register_features(m);
   register_generate(m);
+  register_feedforward(m);
   register_wavenet(m);
   register_midi(m);
   register_rolls(m);

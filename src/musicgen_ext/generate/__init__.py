@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from musicgen_ext.errors import WeightsError
 from musicgen_ext.generate.arguments import Coins, check_integer, check_seed, sampler_options
+from musicgen_ext.generate.feedforward import FeedForwardEngine
 from musicgen_ext.generate.recurrent import MAX_FRAMES, RecurrentEngine, Sampled
 from musicgen_ext.generate.wavenet import SampledSound, WaveNetEngine
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_FRAMES",
     "Coins",
+    "FeedForwardEngine",
     "RecurrentEngine",
     "Sampled",
     "SampledSound",
