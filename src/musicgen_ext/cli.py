@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -15,6 +16,7 @@ import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, NoReturn, cast
 
@@ -23,6 +25,7 @@ import numpy as np
 from musicgen_ext import checks, corpus, encodings, files, model, summary
 from musicgen_ext.audio import Audio, read_audio
 from musicgen_ext.encodings import read_voices
+from musicgen_ext.encodings.stream import TokenStream
 from musicgen_ext.errors import MidiWarning, MusicgenExtError, WeightsError
 from musicgen_ext.midi import Score, read_midi
 from musicgen_ext.progress import Progress
@@ -32,6 +35,7 @@ DONE, BAD_DATA, USAGE, INTERRUPTED = 0, 1, 2, 130
 _MIDI, _WAV = (".mid", ".midi"), (".wav",)
 _SOUND_FILES = (*_WAV, ".flac", ".ogg", ".aiff")
 _PICTURES = (".png", ".svg", ".pdf")
+_COPY_SAMPLES = 8  # pieces of a fine-tuned model that are looked at for copies
 # Arguments of `sample`, `piano_rolls` and `encode_corpus` that are options here: a ValueError about one of them is a
 # matter of usage, not of data.
 _OPTIONS = (
@@ -172,9 +176,15 @@ def _parser() -> _Parser:
     sample.add_argument("--sr", type=_whole, metavar="HZ", help="sample rate of sound (44100, or the model's)")
     sample.add_argument("--force", action="store_true", help="overwrite files that exist")
 
-    train = command("train", _train, "train a model as a TOML file says (needs [train])")
-    train.add_argument("config", metavar="CONFIG.toml")
-    train.add_argument("--data", metavar="FILE", help="the data, in place of data.path")
+    train = command("train", _train, "train a model, or make one your own (needs [train])", _TRAIN)
+    train.add_argument("config", metavar="CONFIG.toml", nargs="?", help="what the run is (see python/examples)")
+    train.add_argument("--model", choices=("gru", "lstm", "rnn"), help="a language model, without a CONFIG.toml")
+    train.add_argument("--from", dest="start_from", metavar="MODEL", help="a model to go on with: a name, or a file")
+    train.add_argument("--data", metavar="FOLDER | FILE", help="the data: MIDI files, or in place of data.path")
+    train.add_argument("--encoding", choices=("bars", "performance", "pitches"), help="for --model (bars)")
+    train.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the encoding")
+    train.add_argument("--options", metavar="FILE", help="options of the encoding, .toml or .json")
+    train.add_argument("--steps", type=_whole, metavar="N", help="of training, in place of train.epochs or train.steps")
     train.add_argument("-o", "--out", metavar="FOLDER", help="where the run goes, in place of run.out")
     train.add_argument("--seed", type=_whole, metavar="SEED", help="in place of train.seed")
     train.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -316,6 +326,20 @@ A model of sound plays a score; a model of notes is heard on a small synthesiser
   musicgen-ext sample flute -c score=chorale.mid -o chorale.wav
   musicgen-ext sample flute -c score=chorale.mid --voices soprano -o soprano.flac --seed 7
 """
+_TRAIN = """\
+Train a model, or make one your own.
+
+  musicgen-ext train python/examples/chorale.toml --data chorales_16th.npz
+  musicgen-ext train --model lstm --data midi/ -o runs/mine
+  musicgen-ext train --model gru --data midi/ --encoding performance --option steps_per_second=50 -o runs/mine
+  musicgen-ext train --from chorale --data my_chorales/ -o runs/my_style
+  musicgen-ext sample runs/my_style/model.safetensors -o new.mid
+
+--model learns a language model from MIDI files of any kind, --from goes on with a bundled model or a model file, keeps
+the weights of the best validation score (the old ones, if none are better) and tells how much it copies. A tenth of the
+pieces is for validation, variants of a piece staying together; files that cannot be read are named and left out.
+"""
+
 _ENCODE = """\
 Turn MIDI files into tokens, many files into one store.
 
@@ -523,23 +547,88 @@ def _plot(draw: Callable[[], Any], name: str) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    _check_training(arguments)
     from musicgen_ext import train
 
+    config, start = _training(arguments)
     result, likelihoods = train.run(
-        arguments.config,
+        config,
         data_path=arguments.data,
         out=arguments.out,
         seed=arguments.seed,
         device=arguments.device,
         threads=arguments.threads,
         resume=not arguments.fresh,
-        start=arguments.start,
+        start=start,
         tensorboard=arguments.tensorboard,
+        steps=arguments.steps,
+        measure=partial(_measured, copies=arguments.start_from is not None, seed=arguments.seed or 0),
     )
     for split, likelihood in likelihoods.items():
         print(f"{split}: {likelihood.nll:.4f} nats per token ({likelihood.tokens:,} tokens)")
     print(files.shown(result.path))
     return DONE
+
+
+def _check_training(arguments: argparse.Namespace) -> None:
+    """Exactly one of the three ways to say what is trained, and nothing that belongs to another."""
+    named = {"CONFIG.toml": arguments.config, "--model": arguments.model, "--from": arguments.start_from}
+    given = [name for name, value in named.items() if value is not None]
+    if len(given) != 1:
+        raise Failure(f"expected one of {', '.join(named)}, got {' and '.join(given) or 'none'}", USAGE)
+    if arguments.model is None and (arguments.encoding or arguments.option or arguments.options):
+        raise Failure(f"--encoding, --option, --options: expected with --model only, got {given[0]}", USAGE)
+    if arguments.config is None:
+        for name in ("data", "out"):
+            if getattr(arguments, name) is None:
+                raise Failure(f"--{name}: expected a folder with {given[0]}, got none", USAGE)
+        if arguments.start is not None:
+            raise Failure(f"--start: expected with CONFIG.toml only, got {given[0]}", USAGE)
+
+
+def _training(arguments: argparse.Namespace) -> tuple[Any, str | None]:
+    """What is trained, and the model file that it begins with."""
+    from musicgen_ext.train import quick
+
+    if arguments.config is not None:
+        return arguments.config, arguments.start
+    if arguments.model is not None:
+        try:
+            options = _encoding_options(arguments)
+            return quick.from_scratch(
+                arguments.model, arguments.data, encoding=arguments.encoding or "bars", options=options
+            ), None
+        except WeightsError as error:
+            raise Failure(str(error), USAGE) from error
+    path = model.load(arguments.start_from).info["path"]
+    return quick.from_model(path, arguments.data), path
+
+
+def _measured(data: Any, path: str | os.PathLike[str], *, copies: bool, seed: int) -> dict[str, Any]:
+    """What counting alone comes to on a corpus of tokens, and how much a model copies of what it was fine-tuned on."""
+    from musicgen_ext.evaluate.copying import copying
+    from musicgen_ext.evaluate.counting import counting_baseline
+
+    numbers: dict[str, Any] = {}
+    if getattr(data, "sources", None) is None:
+        return numbers
+    encoding = encodings.load(data.encoding, tokens=True)
+    if isinstance(encoding, TokenStream):
+        train, valid, test = ([piece.tokens[:, 0] for piece in part] for part in (data.train, data.valid, data.test))
+        counted = numbers["counting"] = counting_baseline(train, valid, test, encoding.vocabulary)
+        splits = ", ".join(f"{split} {counted[split]:.4f}" for split in ("valid", "test") if split in counted)
+        print(f"counting model of order {counted['order']}, in {counted['keys']} key(s): {splits} nats per token")
+    if copies:
+        made = model.load(path).sample(num_samples=_COPY_SAMPLES, seed=seed)
+        own, training = [[item.score for item in part] for part in (data.sources.valid, data.sources.train)]
+        for whose, music in (("its samples", made), ("the validation files", own)):
+            found = copying(music, training)
+            numbers[f"copied, {whose}"] = dataclasses.asdict(found)
+            print(
+                f"of {found.windows:,} windows of 8 notes of {whose} {found.exact:.1%} are in the training files, "
+                f"{found.transposed:.1%} in some key"
+            )
+    return numbers
 
 
 # -- encode ------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from torch import Tensor
 from musicgen_ext.architectures import RecurrentConfig
 from musicgen_ext.encodings import CHORALE, JSB16, SLOT_ORDER, VoiceGrid
 from musicgen_ext.files import shown
+from musicgen_ext.train.datasets import Scores
 from musicgen_ext.train.features import longest_matches, recurrent_features
 
 Ints = npt.NDArray[np.int32]
@@ -70,6 +71,8 @@ class Corpus:
         Frames that `draw` gives of a longer piece, which is drawn as often as it has such crops; 0: whole pieces.
     failures : sequence of (name, reason)
         Files that could not be used.
+    sources : Scores, optional
+        The music itself.
     """
 
     encoding: Mapping[str, Any]
@@ -82,6 +85,7 @@ class Corpus:
     extra_share: float = 0.0
     crop: int = 0
     failures: Sequence[tuple[str, str]] = ()
+    sources: Scores | None = None
 
     def epoch(self, rng: np.random.Generator) -> list[Piece]:
         """The pieces of one epoch: all of `train`, each as often as it has crops, and the share of `extra`."""
@@ -211,7 +215,7 @@ def jsb16(
     ranges = _voice_ranges(train)
 
     def pieces(split: str) -> list[Piece]:
-        return [Piece(n, g, {}, _shifts(g, ranges)) for n, g in splits[split]]
+        return [Piece(n, g, {}, shifts_within(g, ranges)) for n, g in splits[split]]
 
     extra: list[Piece] = []
     if fakes is not None:
@@ -220,7 +224,7 @@ def jsb16(
             pitch, offsets = z["pitch"].astype(np.int32), z["offsets"]
         for i, (a, b) in enumerate(pairwise(offsets)):
             grid = _pitches_to_tokens(pitch[a:b])
-            extra.append(Piece(f"js_fake_{i}", grid, {}, _shifts(grid, ranges)))
+            extra.append(Piece(f"js_fake_{i}", grid, {}, shifts_within(grid, ranges)))
     return Corpus(
         encoding=replace(JSB16, ranges=_heard(ranges, JSB16)).to_dict(),
         train=pieces("train"), valid=pieces("valid"), test=pieces("test"),
@@ -270,7 +274,8 @@ def _heard(ranges: Sequence[tuple[int, int]], encoding: VoiceGrid) -> dict[str, 
     return {voice: (low + up, high + up) for voice, (low, high) in zip(SLOT_ORDER, ranges, strict=True)}
 
 
-def _shifts(grid: Ints, ranges: Sequence[tuple[int, int]], first: int = 1) -> tuple[int, int]:
+def shifts_within(grid: Ints, ranges: Sequence[Sequence[int]], first: int = 1) -> tuple[int, int]:
+    """The lowest and highest transposition of tokens (T, voices) that keep every voice in its range, 0 among them."""
     low, high = -128, 128
     for column, (lowest, highest) in zip(grid.T, ranges, strict=True):
         pitches = column[column >= first]
@@ -406,7 +411,7 @@ def chorales(
         return drawn
 
     def with_shifts(split: Sequence[Piece]) -> list[Piece]:
-        return [Piece(p.name, p.tokens, {}, _shifts(p.tokens[:, 1:], ranges, CHORALE.first_pitch)) for p in split]
+        return [Piece(p.name, p.tokens, {}, shifts_within(p.tokens[:, 1:], ranges, CHORALE.first_pitch)) for p in split]
 
     def as_evaluated(split: Sequence[Piece]) -> list[Piece]:
         return [told(p, 0, True, True, False) for p in split]

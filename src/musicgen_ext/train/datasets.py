@@ -114,6 +114,19 @@ def midi_folder(
         raise ValueError(f"{files.shown(path)}: {error}{bad}") from None
 
 
+def read(
+    path: str | os.PathLike[str],
+    collection_name: str | None = None,
+    *,
+    similarity: float | None = SIMILARITY,
+    **shares: Any,
+) -> Scores:
+    """`collection` if there is a name, otherwise `midi_folder`, to which `shares` belong."""
+    if collection_name is not None:
+        return collection(collection_name, path, similarity=similarity)
+    return midi_folder(path, similarity=similarity, **shares)
+
+
 def collection(
     name: str, path: str | os.PathLike[str], *, similarity: float | None = SIMILARITY, **options: Any
 ) -> Scores:
@@ -240,6 +253,15 @@ def _score_of_voices(
         key_signatures=[(scale * tick, count, 0) for tick, count in sharps if -7 <= count <= 7],
         time_signatures=[(scale * tick, upper, lower) for tick, upper, lower in times],
     )
+
+
+def warn_of(path: str | os.PathLike[str], failures: Sequence[tuple[str, str]]) -> None:
+    """One `MidiWarning` for all the files that could not be used, the first three by name."""
+    if failures:
+        first = "; ".join(f"{files.shown(name)}: {reason}" for name, reason in failures[:3])
+        more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
+        message = f"{files.shown(path)}: {len(failures)} file(s) could not be used: {first}{more}"
+        warnings.warn(message, MidiWarning, stacklevel=3)
 
 
 # -- helpers ---------------------------------------------------------------------------------------------------------

@@ -65,12 +65,9 @@ def midi(
         raise ValueError(f"crop: expected an integer >= 0, got {crop!r}")
     writes = _encoding(encoding, options)
     change = Augmentation(transpose, stretch, velocity, voice_dropout)
-    if collection is not None:
-        scores = datasets.collection(collection, path, similarity=similarity)
-    else:
-        scores = datasets.midi_folder(
-            path, valid_share=valid_share, test_share=test_share, seed=seed, similarity=similarity
-        )
+    scores = datasets.read(
+        path, collection, valid_share=valid_share, test_share=test_share, seed=seed, similarity=similarity
+    )
     failures = list(scores.failures)
     sources: dict[str, Score] = {}
 
@@ -98,9 +95,11 @@ def midi(
             f"{files.shown(path)}: expected pieces that {writes.name!r} can write, to train on and to validate with, "
             f"got {len(train)} and {len(valid)}{why}"
         )
+    datasets.warn_of(path, failures)
     return Corpus(
-        encoding=writes.to_dict(), train=train, valid=valid, test=test, draw=draw, crop=crop, failures=failures
-    )
+        encoding=writes.to_dict(), train=train, valid=valid, test=test, draw=draw, crop=crop, failures=failures,
+        sources=scores,
+    )  # fmt: skip
 
 
 def cut(piece: Piece, crop: int, rng: np.random.Generator) -> Piece:

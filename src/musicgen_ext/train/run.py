@@ -15,13 +15,13 @@ import torch
 
 from musicgen_ext import files, weights
 from musicgen_ext.architectures import Config
-from musicgen_ext.train import data, midi, sound
+from musicgen_ext.train import data, midi, sound, voices
 from musicgen_ext.train.export import export
 from musicgen_ext.train.folk import folk
 from musicgen_ext.train.loop import Options, Result, fit
 from musicgen_ext.train.models import Dropout
 from musicgen_ext.train.recipes import model_config
-from musicgen_ext.train.tasks import Likelihood, task_of
+from musicgen_ext.train.tasks import Likelihood, Task, task_of
 
 DATASETS: Mapping[str, Callable[..., Any]] = {
     "jsb16": data.jsb16,
@@ -30,40 +30,50 @@ DATASETS: Mapping[str, Callable[..., Any]] = {
     "folk": folk,
     "tokens": data.tokens,
     "sounds": sound.sounds,
+    "voices": voices.voices,
 }
 
 
+Measure = Callable[[Any, Path], Mapping[str, Any]]
+
+
 def run(
-    path: str | os.PathLike[str],
+    config: str | os.PathLike[str] | Mapping[str, Mapping[str, Any]],
     *,
     data_path: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     seed: int | None = None,
+    steps: int | None = None,
     device: str = "cpu",
     threads: int | None = None,
     resume: bool | str | os.PathLike[str] = True,
     start: str | os.PathLike[str] | None = None,
     tensorboard: bool = False,
     progress: bool | None = None,
+    measure: Measure | None = None,
 ) -> tuple[Result, dict[str, Likelihood]]:
     """Train as a TOML file says, then measure the best weights once on the validation and test splits.
 
     The file has the tables ``[data]`` (``kind`` and that reader's keywords, ``path`` among them), ``[model]`` (a recipe
-    of `musicgen_ext.train.recipes` with its keywords, or a whole configuration), ``[train]`` (`Options`),
+    of `musicgen_ext.train.recipes` with its keywords, or a whole configuration), ``[train]`` (`Options`; or ``steps``
+    in place of ``epochs``: as many epochs as have so many, evaluated 40 times at most, if it is not said how often),
     ``[dropout]`` (`Dropout`), ``[objective]`` (what the loss is made of, for families with a choice), ``[card]`` (what
     the model file should say about itself) and ``[run]`` (``out``, ``notes``: the slots whose tokens are counted as
     notes). paths in it are relative to the working folder.
 
     Parameters
     ----------
-    path : path
-        The TOML file.
-    data_path, out, seed : optional
-        Override ``data.path``, ``run.out`` and ``train.seed``.
+    config : path or mapping
+        The TOML file, or its tables.
+    data_path, out, seed, steps : optional
+        Override ``data.path``, ``run.out``, ``train.seed``, and ``train.epochs`` or ``train.steps``.
     device, threads, resume, tensorboard, progress
         See `fit`; `threads` is the number of torch's threads on the CPU.
     start : path, optional
-        A model file with the weights to begin from (pre-training).
+        A model file with the weights to begin from (pre-training). If no weights of the run are better on the
+        validation split, they are the result.
+    measure : callable (data, path of the model file) -> mapping, optional
+        What else is to be known of the finished model: numbers for the card and ``results.json``.
 
     Returns
     -------
@@ -77,36 +87,45 @@ def run(
     ValueError
         The file is not TOML, or a table or key is unknown or has a wrong value; the message names file and key.
     """
-    tables = _read(path)
+    where = "config" if isinstance(config, Mapping) else files.shown(config)
+    tables = dict(config) if isinstance(config, Mapping) else _read(config)
     try:
-        options = _options(Options, "train", {**tables.get("train", {}), **({} if seed is None else {"seed": seed})})
         dropout = _options(Dropout, "dropout", tables.get("dropout", {}))
         corpus = _corpus({**tables.get("data", {}), **({} if data_path is None else {"path": os.fspath(data_path)})})
         model = model_config(tables.get("model", {}), corpus.encoding)
+        objective = tables.get("objective", {})
+        task = task_of(model, corpus, Dropout(), objective)
+        training = {**tables.get("train", {}), **({} if seed is None else {"seed": seed})}
+        if steps is not None:
+            training = {key: value for key, value in training.items() if key != "epochs"} | {"steps": steps}
+        options = _training(training, task)
         settings = _only(tables.get("run", {}), "run", {"out", "notes"})
     except ValueError as e:
-        raise type(e)(f"{files.shown(path)}: {e}") from e
+        raise type(e)(f"{where}: {e}") from e
     if out is None and "out" not in settings:
-        raise ValueError(f"{files.shown(path)}: run.out: expected a folder, here or as `out`, got none")
+        raise ValueError(f"{where}: run.out: expected a folder, here or as `out`, got none")
     folder = Path(settings["out"] if out is None else out)
     if threads is not None:
         torch.set_num_threads(threads)
     card = {
         **tables.get("card", {}),
-        "command": f"musicgen-ext train {Path(path).name} --seed {options.seed}",
+        "command": f"musicgen-ext train {'' if where == 'config' else Path(where).name} --seed {options.seed}",
         "hardware": f"{_processor()}, {torch.get_num_threads()} thread(s)" if device == "cpu" else device,
         "software": f"torch {torch.__version__}, Python {platform.python_version()}",
     }
     weights_before = None if start is None else _tensors(start, model)
     result = fit(
-        model, corpus, folder, options=options, dropout=dropout, objective=tables.get("objective"),
+        model, corpus, folder, options=options, dropout=dropout, objective=objective,
         start=weights_before, card=card, device=device, resume=resume, tensorboard=tensorboard, progress=progress,
     )  # fmt: skip
     best = weights.read(result.path)
-    task = task_of(model, corpus, Dropout(), tables.get("objective", {}))
     module = task.network()
-    module.load_state_dict({k: torch.from_numpy(v) for k, v in best.tensors.items()})
     measured: dict[str, Likelihood] = {}
+    if weights_before is not None:
+        module.load_state_dict(weights_before)
+        measured["valid, before"] = task.evaluate(module, corpus.valid)
+    if weights_before is None or measured["valid, before"].nll > result.best:
+        module.load_state_dict({k: torch.from_numpy(v) for k, v in best.tensors.items()})
     for split, pieces in (("valid", corpus.valid), ("test", corpus.test)):
         for variant, view in {"": None, **corpus.variants}.items():
             if pieces:
@@ -116,6 +135,10 @@ def run(
     numbers = {name: dataclasses.asdict(m) for name, m in measured.items()}
     metrics = {**best.card.get("metrics", {}), **numbers, "minutes_of_run": round(result.minutes, 1)}
     export(module, result.path, encoding=corpus.encoding, card={**best.card, "metrics": metrics})
+    if measure is not None:
+        more = dict(measure(corpus, result.path))
+        numbers |= more
+        export(module, result.path, encoding=corpus.encoding, card={**best.card, "metrics": {**metrics, **more}})
     summary = {"seed": options.seed, "parameters": model.num_parameters(), **dataclasses.asdict(result), **numbers}
     files.replace(folder / "results.json", [json.dumps(summary, indent=1, default=str).encode()])
     return result, measured
@@ -145,6 +168,21 @@ def _corpus(table: Mapping[str, Any]) -> Any:
         return DATASETS[kind](arguments.pop("path"), **arguments)
     except TypeError as e:
         raise ValueError(f"data: {e}") from e
+
+
+def _training(table: Mapping[str, Any], task: Task) -> Options:
+    """The options of a run, whose length may be said in steps."""
+    values = dict(table)
+    if "steps" in values:
+        steps = values.pop("steps")
+        if type(steps) is not int or steps < 1:
+            raise ValueError(f"train.steps: expected an integer > 0, got {steps!r}")
+        if "epochs" in values:
+            raise ValueError("train.steps: expected steps or epochs, got both")
+        epochs = -(-steps // task.num_batches(_options(Options, "train", values).batch_size))
+        values = {"evaluate_every": -(-epochs // 40), **values, "epochs": epochs}
+    made: Options = _options(Options, "train", values)
+    return made
 
 
 def _options(kind: Any, table: str, values: Mapping[str, Any]) -> Any:
