@@ -711,15 +711,16 @@ def test_the_form_of_an_encoding_that_says_all() -> None:
             encodings.load({**DUET.to_dict(), **change})
 
 
-def test_metres_of_one_length_are_told_apart_and_bars_left_are_counted() -> None:
+def test_metres_of_one_length_are_told_apart_and_what_is_left_is_counted() -> None:
     given = DUET.given(26, position=Meter(6, 8).positions(26), bar_length=Meter(6, 8), length=24, mode="dorian")
     assert given["bar_length"][0] == 1
     assert given["mode"][0] == 2
-    assert given["bars_left"].tolist() == [3] * 12 + [2] * 12 + [1, 1]
+    assert given["left"].tolist() == [19] * 8 + [*range(17, 0, -1), 1]
     assert DUET.given(1, bar_length=Meter(3, 4))["bar_length"][0] == 2
     assert DUET.given(1, bar_length=Meter(4, 4))["bar_length"][0] == 3
-    assert DUET.given(1, bar_length=12, length=12 * 40)["bars_left"][0] == 34
-    assert DUET.given(1, length=12)["bars_left"][0] == 0
+    assert DUET.given(2, bar_length=12, length=12 * 32 + 1)["left"].tolist() == [50, 49]
+    assert DUET.given(1, bar_length=12, length=12 * 40)["left"][0] == 50
+    assert DUET.given(1, length=12)["left"][0] == 0
     assert {name: len(ids) for name, ids in given.items()} == dict.fromkeys(DUET.given_sizes, 26)
 
 

@@ -154,11 +154,11 @@ def test_the_tunes_that_are_learnt(tmp_path: Path) -> None:
     assert told.given["position"][:4].tolist() == [6, 7, 0, 1]
     assert told.given["tonic"][0] == (7 + 3) % 12
     assert told.given["bar_length"][0] == 1 + FOLK.meters.index("2/4")
-    assert told.given["bars_left"][[0, 31, 32]].tolist() == [5, 2, 1]
+    assert told.given["left"][[0, 15, 16, 31, 32]].tolist() == [21, 20, 17, 2, 1]
     np.testing.assert_array_equal(told.tokens[:, 1], np.where(reel.tokens[:, 1] > 1, reel.tokens[:, 1] + 3, 0))
     unknown = corpus.variants["nothing known"](corpus.test[0]).given
     assert {name: int(ids[0]) for name, ids in unknown.items()} == {
-        "position": 32, "bar_length": 0, "mode": 0, "tonic": 12, "bars_left": 0,
+        "position": 32, "bar_length": 0, "mode": 0, "tonic": 12, "left": 0,
     }  # fmt: skip
     for change, words in [({"tunes": [{"notes": []}]}, "are missing"), ({}, "expected the JSON that rebuild_folk")]:
         (tmp_path / "bad.json").write_text(json.dumps({**change, "ticks_per_quarter": 24}))

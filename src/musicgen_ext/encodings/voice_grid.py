@@ -39,7 +39,7 @@ SCALES = {  # semitones above the tonic
 }
 METERS = ("4/4", "3/4")
 UNKNOWN_POSITION = 32
-MAX_BARS_LEFT = 32  # of a length that a model is told: more are as many as these and one more
+STEPS_LEFT, BARS_LEFT = 16, 32  # of a length that a model is told: so many sixteenths one by one, then whole bars
 MAX_STEPS = 1 << 16  # 4096 bars of 4/4
 WAIT_BUCKETS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24)
 
@@ -214,7 +214,7 @@ class VoiceGrid(Encoding):
     keys : sequence of (tonic, mode, weight)
         Likewise, the keys: tonic as a pitch class, mode out of `modes`.
     lengths : sequence of (bars, weight)
-        Likewise, how long pieces are; a model of an encoding that has them may be told how many bars are left. None:
+        Likewise, how long pieces are; a model of an encoding that has them may be told how much is left. None:
         models end their pieces where they like.
     meters : sequence of str
         Time signatures that a model can tell apart, "4/4" style; others that have the length of one of them count as
@@ -515,7 +515,7 @@ class VoiceGrid(Encoding):
         if len(self.voices) > 1:
             sizes |= {"soprano_next": self.vocab_size + 1, "soprano_wait": len(WAIT_BUCKETS) + 2}
         if self.lengths:
-            sizes["bars_left"] = MAX_BARS_LEFT + 3
+            sizes["left"] = STEPS_LEFT + BARS_LEFT + 3
         return sizes
 
     # -- grids -------------------------------------------------------------------------------------------------------
@@ -673,8 +673,8 @@ class VoiceGrid(Encoding):
             The soprano's tokens, the frame of the end included. The model is told which comes after each frame and how
             soon; at the last one that is the end.
         length : int, optional
-            Sixteenths of the whole piece. The model is told how many bars are left, the one begun included, if
-            `bar_length` is known.
+            Sixteenths of the whole piece. The model is told how many of the last 16 are left, before these how many
+            bars, the one begun included, if `bar_length` is known.
 
         Returns
         -------
@@ -689,9 +689,10 @@ class VoiceGrid(Encoding):
         out["tonic"] += 12 if tonic is None else tonic
         if soprano is not None and "soprano_next" in out:
             out["soprano_next"], out["soprano_wait"] = self._soprano_ahead(np.asarray(soprano, np.int32), n_frames)
-        if "bars_left" in out and length is not None and bar is not None:
-            left = -(-np.maximum(length - np.arange(n_frames), 0) // bar)
-            out["bars_left"] = (1 + np.minimum(left, MAX_BARS_LEFT + 1)).astype(np.int32)
+        if "left" in out and length is not None and bar is not None:
+            left = np.maximum(length - np.arange(n_frames), 0)
+            bars = STEPS_LEFT + np.minimum(-(-left // bar), BARS_LEFT + 1)
+            out["left"] = (1 + np.where(left <= STEPS_LEFT, left, bars)).astype(np.int32)
         return out
 
     @staticmethod

@@ -376,7 +376,7 @@ class ScoreModel(Model):
             frames = max(1, round(number * steps[unit]))
         elif plan.soprano is None:
             lengths = [(bars, weight) for bars, weight in self._encoding.lengths if bars * bar >= prompt + bar]
-            if lengths and "bars_left" in self._engine.given:
+            if lengths and "left" in self._engine.given:
                 frames = bar * int(_choice(lengths, _uniform(~plan.seed, index))[0])
             elif self._encoding.stop is None:
                 frames = _DEFAULT_BARS * bar + prompt
@@ -422,7 +422,7 @@ class ScoreModel(Model):
             forced[:, :, encoding.first_voice] = plan.soprano
             if plan.flags is not None:
                 forced[:, :, 0] = plan.flags
-        if encoding.hold and plan.soprano is None and "bars_left" not in engine.given:
+        if encoding.hold and plan.soprano is None and "left" not in engine.given:
             for row, meter, frames in zip(forced, meters, wanted, strict=True):
                 last = n if frames is None else frames
                 _end_on_a_chord(row[prefix:last], self._positions(plan, meter, last)[prefix:], meter)

@@ -43,7 +43,7 @@ def folk(
     transposed: float = 0.5,
     any_hash: bool = False,
 ) -> Corpus:
-    """Tunes of one voice on the grid of sixteenths, told metre, key and how many bars are left.
+    """Tunes of one voice on the grid of sixteenths, told metre, key and how much of it is left.
 
     Tokens: `musicgen_ext.encodings.FOLK`. What lies between two sixteenths goes to the one before, so that a triplet of
     eighths becomes two sixteenths and an eighth, as fiddlers play it; left out are tunes where two notes then fall on
@@ -61,7 +61,7 @@ def folk(
         The file that `musicgen_ext.train.rebuild_folk` writes.
     known_meter, known_key, known_length : float
         Probability, by tune and epoch, that the model is told the time signature and the position in the bar; tonic and
-        mode; the number of bars that are left (of a tune whose metre it is told).
+        mode; how much is left (of a tune whose metre it is told).
     transposed : float
         Probability that a tune is drawn in any key rather than in its own.
     any_hash : bool
