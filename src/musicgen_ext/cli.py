@@ -161,7 +161,7 @@ def _parser() -> _Parser:
     )
     sample.add_argument("-n", "--num-samples", type=_whole, metavar="N", help="so many pieces, {i} in the names counts")
     sample.add_argument("--length", metavar="LENGTH", help='"16 bars", "64 beats", "30 s", "256 steps"')
-    sample.add_argument("--prompt", metavar="FILE", help="four-part MIDI file, or sound, to continue")
+    sample.add_argument("--prompt", metavar="FILE", help="MIDI file of four parts or a tune, or sound, to continue")
     sample.add_argument("--soprano", metavar="FILE", help="MIDI file whose highest voice is to be harmonised")
     sample.add_argument(
         "-c", "--condition", action="append", default=[], metavar="NAME=VALUE", help="mode=minor, score=tune.mid …"
@@ -320,6 +320,7 @@ Make music with a model.
   musicgen-ext sample -n 10 -o "piece-{i}.mid"
   musicgen-ext sample --prompt beginning.mid -o whole.mid
   musicgen-ext sample --soprano tune.mid -o harmonised.mid
+  musicgen-ext sample folk -c "key=D major" -c meter=6/8 --length "16 bars" -o jig.mid
 
 A model of sound plays a score; a model of notes is heard on a small synthesiser:
 

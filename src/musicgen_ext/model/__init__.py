@@ -53,7 +53,7 @@ _cache_lock = threading.Lock()
 
 
 @overload
-def load(model: Literal["chorale"] = "chorale", *, device: str = "cpu") -> ScoreModel: ...
+def load(model: Literal["chorale", "folk"] = "chorale", *, device: str = "cpu") -> ScoreModel: ...
 @overload
 def load(model: Literal["flute"], *, device: str = "cpu") -> SoundModel: ...
 @overload
@@ -113,11 +113,11 @@ def load(model: str | os.PathLike[str] | Model = "chorale", *, device: str = "cp
 
 @overload
 def sample(
-    model: Literal["chorale"] | ScoreModel = "chorale", *, num_samples: None = None, **options: Unpack[Options]
+    model: Literal["chorale", "folk"] | ScoreModel = "chorale", *, num_samples: None = None, **options: Unpack[Options]
 ) -> Score: ...
 @overload
 def sample(
-    model: Literal["chorale"] | ScoreModel = "chorale", *, num_samples: int, **options: Unpack[Options]
+    model: Literal["chorale", "folk"] | ScoreModel = "chorale", *, num_samples: int, **options: Unpack[Options]
 ) -> list[Score]: ...
 @overload
 def sample(model: Literal["flute"] | SoundModel, *, num_samples: None = None, **options: Unpack[Options]) -> Audio: ...
@@ -155,10 +155,11 @@ def sample(
         None: one piece; n: a list of n pieces. Piece i of n is the same whatever n is.
     length : float or str, optional
         Of the whole result, the prompt included: seconds, or a number with a unit, "16 bars", "64 beats", "4 s",
-        "256 steps"; of sound "16000 samples". None: the piece ends where the model ends it (of a chorale: after 6 to 40
-        bars of 4/4), or with the score that it plays.
+        "256 steps"; of sound "16000 samples". None: the piece ends where the model ends it (a chorale after 6 to 40
+        bars of 4/4), a tune is as long as one of those it learnt from, sound as the score that it plays.
     prompt : Score, PrettyMIDI or path; for a model of sound Audio, array or path; optional
-        What the result begins with: four-part music (on the grid, without silence before the first note), or sound.
+        What the result begins with: music for the model's voices, four parts or a tune (on the grid, without silence
+        before the first note), or sound.
     condition : dict, optional
         What the model is told: ``load(model).info["conditions"]`` lists names and values.
     temperature : float >= 0
