@@ -15,6 +15,7 @@ inline V exponential(V x) {
   return times_power_of_two(add(fma(p, mul(r, r), r), set1(1.0f)), n);
 }
 
+inline V magnitude(V x) { return max(x, sub(set1(0.0f), x)); }
 inline V clamp(V x, float limit) { return min(max(x, set1(-limit)), set1(limit)); }
 
 // exp(-x), bounded so that products of three such terms stay finite.

@@ -82,6 +82,9 @@ struct Kernels {
   void (*tanh)(float* values, unsigned char* bytes, int n);
   // bytes = values * up, to the nearest, at most 127.
   void (*to_bytes)(const float* values, unsigned char* bytes, int n, float up);
+  // Bytes of values whose bound is not known beforehand, 127 standing for their largest magnitude; returns what a byte
+  // is worth.
+  float (*quantise)(const float* values, unsigned char* bytes, int n);
   // Unnormalised probabilities exp((logits - max) * inverse_temperature); n a multiple of 16. Returns the largest
   // logit.
   float (*weights_of)(const float* logits, float* weights, int n, float inverse_temperature);

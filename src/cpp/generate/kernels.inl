@@ -192,6 +192,14 @@ void to_bytes(const float* values, unsigned char* bytes, int n, float up) {
   for (int i = 0; i < n; i += kLanes) store_bytes(bytes + i, min(mul(load(values + i), factor), most));
 }
 
+float quantise(const float* values, unsigned char* bytes, int n) {
+  V most = set1(0.0f);
+  for (int i = 0; i < n; i += kLanes) most = max(magnitude(load(values + i)), most);
+  const float largest = largest_of(most);
+  to_bytes(values, bytes, n, largest > 0.0f ? 127.0f / largest : 0.0f);
+  return largest * kByteScale;
+}
+
 constexpr int kGroup = 48;  // sequences that go through a layer together: their scratch stays in the first-level cache
 
 // What the gates of sixteen units do to the state of one sequence. `gates` holds the sums, in tile order.
@@ -401,4 +409,4 @@ int largest(const float* values, int n) {
   return 0;
 }
 
-constexpr Kernels kKernels = {layer, dense, tanh_all, to_bytes, weights_of, total, pick, largest, kByteBias};
+constexpr Kernels kKernels = {layer, dense, tanh_all, to_bytes, quantise, weights_of, total, pick, largest, kByteBias};

@@ -315,7 +315,7 @@ class Worker final : public WaveNetPair::Sequence {
     const std::size_t row = layer.first_row + (static_cast<std::size_t>(s.time) & layer.mask);
     unsigned char* out = s.rings + row * row_bytes_;
     if (int8_) {
-      s.scales[row] = wave_.quantise(s.h, out, model_.channels());
+      s.scales[row] = kernels_.quantise(s.h, out, model_.channels());
     } else {
       std::memcpy(out, s.h, row_bytes_);
     }
@@ -354,7 +354,7 @@ class Worker final : public WaveNetPair::Sequence {
 
   Input rectified(float* x, unsigned char* bytes, std::size_t n) const {
     wave_.relu(x, x, static_cast<int>(n));
-    return int8_ ? Input{bytes, wave_.quantise(x, bytes, static_cast<int>(n))} : floats(x);
+    return int8_ ? Input{bytes, kernels_.quantise(x, bytes, static_cast<int>(n))} : floats(x);
   }
 
   void choose(std::size_t b, std::int64_t t) {

@@ -74,8 +74,6 @@ struct WaveNetKernels {
   void (*add)(float* h, const float* x, int n);
   // out = max(x, 0)
   void (*relu)(const float* x, float* out, int n);
-  // Bytes of x, 127 standing for its largest magnitude; returns what a byte is worth.
-  float (*quantise)(const float* x, unsigned char* bytes, int n);
   // Null for numbers of channels that are not compiled.
   const WaveNetLayerKernels* (*layers_for)(Precision precision, int channel_vecs);
   void (*rows_begin)(const RowsProduct& product);

@@ -1,8 +1,6 @@
 // The kernels of a WaveNet's step, in terms of the lanes and activations included before this file. No standard library
 // calls: see base/target.h.
 
-inline V magnitude(V x) { return max(x, sub(set1(0.0f), x)); }
-
 void gate(const float* sums, float* z, unsigned char* bytes, int n) {
   for (int i = 0; i < n; i += kLanes) {
     const V value = gated(load(sums + 2 * i + kLanes), load(sums + 2 * i));
@@ -17,15 +15,6 @@ void add_all(float* h, const float* x, int n) {
 
 void relu(const float* x, float* out, int n) {
   for (int i = 0; i < n; i += kLanes) store(out + i, max(load(x + i), set1(0.0f)));
-}
-
-float quantise(const float* x, unsigned char* bytes, int n) {
-  V most = set1(0.0f);
-  for (int i = 0; i < n; i += kLanes) most = max(magnitude(load(x + i)), most);
-  const float largest = largest_of(most);
-  const V factor = set1(largest > 0.0f ? 127.0f / largest : 0.0f), limit = set1(127.0f);
-  for (int i = 0; i < n; i += kLanes) store_bytes(bytes + i, min(mul(load(x + i), factor), limit));
-  return largest * kByteScale;
 }
 
 // -- all layers for one sequence
@@ -423,4 +412,4 @@ void rows_end(const RowsProduct& p, float scale) {
   }
 }
 
-constexpr WaveNetKernels kWaveNetKernels = {gate, add_all, relu, quantise, layers_for, rows_begin, rows_add, rows_end};
+constexpr WaveNetKernels kWaveNetKernels = {gate, add_all, relu, layers_for, rows_begin, rows_add, rows_end};
