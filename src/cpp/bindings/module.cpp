@@ -8,6 +8,7 @@
 namespace py = pybind11;
 using namespace musicgen;
 
+void register_attention(py::module_& m);
 void register_audio(py::module_& m);
 void register_corpus(py::module_& m);
 void register_encodings(py::module_& m);
@@ -53,6 +54,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   register_generate(m);
   register_feedforward(m);
   register_wavenet(m);
+  register_attention(m);
   register_midi(m);
   register_rolls(m);
   register_spectra(m);

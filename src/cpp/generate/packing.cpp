@@ -10,12 +10,6 @@ namespace {
 
 constexpr std::size_t kLine = 64;
 
-std::uint16_t bfloat16_of(float x) {  // to nearest, ties to even; weights are finite
-  std::uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
 float bfloat16_rounded(float x) {
   const std::uint32_t bits = static_cast<std::uint32_t>(bfloat16_of(x)) << 16;
   float out;
@@ -24,6 +18,12 @@ float bfloat16_rounded(float x) {
 }
 
 }  // namespace
+
+std::uint16_t bfloat16_of(float x) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
 
 const Tensor& tensor_of(const Tensors& tensors, const std::string& name) {
   const auto found = tensors.find(name);

@@ -33,6 +33,9 @@ using Tensors = std::map<std::string, Tensor>;
 // By name, or std::invalid_argument.
 const Tensor& tensor_of(const Tensors& tensors, const std::string& name);
 
+// To nearest, ties to even; x is finite.
+std::uint16_t bfloat16_of(float x);
+
 // Packed row or column -> that of the tensor, -1 where it only pads.
 using Indices = std::vector<std::int64_t>;
 // 0 … n - 1, padded to whole vectors.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, Self
 
+from musicgen_ext.architectures.attention import AttentionConfig, MemoryConfig
 from musicgen_ext.architectures.feedforward import FeedForwardConfig, FeedForwardLayer
 from musicgen_ext.architectures.recurrent import (
     CELLS,
@@ -26,12 +27,14 @@ __all__ = [
     "CELLS",
     "CONFIGS",
     "PITCH_CLASSES",
+    "AttentionConfig",
     "Condition",
     "Config",
     "Feature",
     "FeedForwardConfig",
     "FeedForwardLayer",
     "Head",
+    "MemoryConfig",
     "Output",
     "Periodic",
     "RecurrentConfig",
@@ -61,5 +64,5 @@ class Config(Protocol):
         """Numbers in all tensors."""
 
 
-CONFIGS: dict[str, type[Config]] = {each.arch: each for each in (RecurrentConfig, WaveNetConfig)}
+CONFIGS: dict[str, type[Config]] = {each.arch: each for each in (AttentionConfig, RecurrentConfig, WaveNetConfig)}
 """By the name that a model file has for it."""

@@ -9,9 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from musicgen_ext.errors import WeightsError
-from musicgen_ext.generate.arguments import Coins, check_integer, check_seed, sampler_options
+from musicgen_ext.generate.arguments import (
+    MAX_FRAMES,
+    Coins,
+    Sampled,
+    check_integer,
+    check_seed,
+    sampler_options,
+)
+from musicgen_ext.generate.attention import AttentionEngine
 from musicgen_ext.generate.feedforward import FeedForwardEngine
-from musicgen_ext.generate.recurrent import MAX_FRAMES, RecurrentEngine, Sampled
+from musicgen_ext.generate.recurrent import RecurrentEngine
 from musicgen_ext.generate.wavenet import SampledSound, WaveNetEngine
 
 if TYPE_CHECKING:
@@ -19,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_FRAMES",
+    "AttentionEngine",
     "Coins",
     "FeedForwardEngine",
     "RecurrentEngine",
@@ -32,13 +41,14 @@ __all__ = [
 ]
 
 
-_ENGINES: dict[str, type[RecurrentEngine] | type[WaveNetEngine]] = {
+_ENGINES: dict[str, type[AttentionEngine] | type[RecurrentEngine] | type[WaveNetEngine]] = {
+    "attention": AttentionEngine,
     "recurrent": RecurrentEngine,
     "wavenet": WaveNetEngine,
 }
 
 
-def load(file: ModelFile) -> RecurrentEngine | WaveNetEngine:
+def load(file: ModelFile) -> AttentionEngine | RecurrentEngine | WaveNetEngine:
     """The engine for a model file: its architecture chooses the class.
 
     Raises

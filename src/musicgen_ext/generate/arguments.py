@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,35 @@ Ints = npt.NDArray[np.int32]
 # Tables and packed weights of one model may take this much memory.
 MAX_MODEL_BYTES = 8 << 30
 _FINEST = 1 << 20  # normal numbers are multiples of 1 / this
+
+
+# More than this is a mistake in an argument, not a piece: 2^24 frames of sixteenths are 48 days of music.
+MAX_FRAMES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What a call of an engine's `sample` returns.
+
+    Attributes
+    ----------
+    tokens : np.ndarray [shape=(B, n_frames, F)], int32
+        -1 behind a sequence's end.
+    lengths : np.ndarray [shape=(B,)], int64
+        Frames of every sequence, the one with the stop token included.
+    state : opaque
+        Pass it to the next call to go on. Immutable, picklable, valid for this model only.
+    log_probs : np.ndarray [shape=(B, n_frames, F)], float64, or None
+        Natural logarithms of the tokens' probabilities at temperature 1, before any mask.
+    logits : np.ndarray [shape=(B, n_frames, F, V)], float32, or None
+        -inf beyond a slot's vocabulary.
+    """
+
+    tokens: Ints
+    lengths: npt.NDArray[np.int64]
+    state: Any
+    log_probs: npt.NDArray[np.float64] | None = None
+    logits: npt.NDArray[np.float32] | None = None
 
 
 class Coins:
@@ -91,3 +121,14 @@ def integers(name: str, values: npt.ArrayLike, shape: tuple[int, ...]) -> Ints:
     if array.size and not (int(array.min()) >= -(1 << 31) and int(array.max()) < 1 << 31):
         raise ValueError(f"{name}: expected 32-bit integers, got values in [{array.min()}, {array.max()}]")
     return np.ascontiguousarray(np.broadcast_to(array, shape), dtype=np.int32)
+
+
+def allowed_tokens(allowed: npt.ArrayLike, n_frames: int, shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """A mask [shape=(1 or n_frames, slots, tokens)] of the tokens that may be drawn; `shape`: its last two axes."""
+    mask = np.asarray(allowed)
+    if mask.ndim == 2:
+        mask = mask[None]
+    if mask.dtype not in (np.bool_, np.uint8) or mask.shape not in ((1, *shape), (n_frames, *shape)):
+        expected = f"bool, shape {shape}, (1, *{shape}) or ({n_frames}, *{shape})"
+        raise ValueError(f"allowed: expected {expected}, got {mask.dtype}, shape {np.shape(allowed)}")
+    return np.ascontiguousarray(mask, dtype=np.uint8)

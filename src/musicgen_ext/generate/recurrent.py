@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +12,12 @@ import numpy.typing as npt
 from musicgen_ext import _core, weights
 from musicgen_ext.architectures import RecurrentConfig
 from musicgen_ext.generate.arguments import (
+    MAX_FRAMES,
     MAX_MODEL_BYTES,
     Coins,
     Ints,
+    Sampled,
+    allowed_tokens,
     check_integer,
     check_seed,
     integers,
@@ -24,35 +26,6 @@ from musicgen_ext.generate.arguments import (
 
 if TYPE_CHECKING:
     from musicgen_ext.weights import ModelFile
-
-# More than this is a mistake in an argument, not a piece: 2^24 frames of sixteenths are 48 days of music.
-MAX_FRAMES = 1 << 24
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """What a call of `RecurrentEngine.sample` returns.
-
-    Attributes
-    ----------
-    tokens : np.ndarray [shape=(B, n_frames, F)], int32
-        -1 behind a sequence's end.
-    lengths : np.ndarray [shape=(B,)], int64
-        Frames of every sequence, the one with the stop token included.
-    state : opaque
-        Pass it to the next call to go on. Immutable, picklable, valid for this model only.
-    log_probs : np.ndarray [shape=(B, n_frames, F)], float64, or None
-        Natural logarithms of the tokens' probabilities at temperature 1, before any mask.
-    logits : np.ndarray [shape=(B, n_frames, F, V)], float32, or None
-        -inf beyond a slot's vocabulary.
-    """
-
-    tokens: Ints
-    lengths: npt.NDArray[np.int64]
-    state: _core.RecurrentStates
-    log_probs: npt.NDArray[np.float64] | None = None
-    logits: npt.NDArray[np.float32] | None = None
-
 
 class RecurrentEngine:
     """Recurrent models (`RecurrentConfig`) sampled by the fused native loop. Immutable: share it between threads.
@@ -177,7 +150,7 @@ class RecurrentEngine:
             None if forced is None else integers("forced", forced, shape),
             self._given(given, batch, n_frames),
             self._vector(vector, batch),
-            None if allowed is None else self._allowed(allowed, n_frames),
+            None if allowed is None else allowed_tokens(allowed, n_frames, (self.num_slots, self.most_tokens)),
             (-1, -1) if stop is None else self._stop(stop),
             options,
             workers,
@@ -210,7 +183,7 @@ class RecurrentEngine:
         block = check_integer("block", block, 1, MAX_FRAMES)
         forced_rows = None if forced is None else integers("forced", forced, (1, n_frames, self.num_slots))[0]
         given_rows = {name: ids[0] for name, ids in self._named_given(given, 1, n_frames).items()}
-        mask = None if allowed is None else self._allowed(allowed, n_frames)
+        mask = None if allowed is None else allowed_tokens(allowed, n_frames, (self.num_slots, self.most_tokens))
         return self._stream(
             n_frames, block, Coins(check_seed(seed), [index]), forced_rows, given_rows, mask, stop, options
         )
@@ -307,16 +280,6 @@ class RecurrentEngine:
         if not np.isfinite(values).all():
             raise ValueError(f"vector: expected finite numbers, got {values[~np.isfinite(values)][0]}")
         return np.ascontiguousarray(np.broadcast_to(values, (batch, size)))
-
-    def _allowed(self, allowed: npt.ArrayLike, n_frames: int) -> npt.NDArray[np.uint8]:
-        mask = np.asarray(allowed)
-        shape = (self.num_slots, self.most_tokens)
-        if mask.ndim == 2:
-            mask = mask[None]
-        if mask.dtype not in (np.bool_, np.uint8) or mask.shape not in ((1, *shape), (n_frames, *shape)):
-            expected = f"bool, shape {shape}, (1, *{shape}) or ({n_frames}, *{shape})"
-            raise ValueError(f"allowed: expected {expected}, got {mask.dtype}, shape {np.shape(allowed)}")
-        return np.ascontiguousarray(mask, dtype=np.uint8)
 
     def _stop(self, stop: tuple[int, int]) -> tuple[int, int]:
         slot = check_integer("stop slot", stop[0], 0, self.num_slots - 1)
