@@ -1,7 +1,8 @@
 """Torch modules; each is an ordinary `nn.Module` whose state_dict has the names of the model file's tensors."""
 
+from musicgen_ext.train.models.attention import Attention
 from musicgen_ext.train.models.feedforward import FeedForward
 from musicgen_ext.train.models.recurrent import Dropout, Recurrent
 from musicgen_ext.train.models.wavenet import WaveNet
 
-__all__ = ["Dropout", "FeedForward", "Recurrent", "WaveNet"]
+__all__ = ["Attention", "Dropout", "FeedForward", "Recurrent", "WaveNet"]

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from musicgen_ext.architectures import CONFIGS, Config
+from musicgen_ext.train.recipes.attention import attention
 from musicgen_ext.train.recipes.recurrent import chorale, folk, jsb16, language_model, voices
 from musicgen_ext.train.recipes.wavenet import wavenet
 
-__all__ = ["RECIPES", "chorale", "folk", "jsb16", "language_model", "model_config", "voices", "wavenet"]
+__all__ = ["RECIPES", "attention", "chorale", "folk", "jsb16", "language_model", "model_config", "voices", "wavenet"]
 
 RECIPES: Mapping[str, Callable[..., Config]] = {
     "voices": voices,
@@ -19,6 +20,7 @@ RECIPES: Mapping[str, Callable[..., Config]] = {
     "folk": folk,
     "language_model": language_model,
     "wavenet": wavenet,
+    "attention": attention,
 }
 
 
