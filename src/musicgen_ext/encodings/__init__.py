@@ -12,6 +12,7 @@ from musicgen_ext.encodings.performance import Performance
 from musicgen_ext.encodings.pitch_sequence import PitchSequence
 from musicgen_ext.encodings.roll_bars import RollBars
 from musicgen_ext.encodings.sound import Sound
+from musicgen_ext.encodings.told import Told
 from musicgen_ext.encodings.voice_grid import (
     CHORALE,
     CHORALE_RANGES,
@@ -76,6 +77,7 @@ __all__ = [
     "PitchSequence",
     "RollBars",
     "Sound",
+    "Told",
     "VoiceGrid",
     "Voices",
     "load",
@@ -87,7 +89,7 @@ __all__ = [
 ]
 
 
-_OF_TOKENS: dict[str, type[Encoding]] = {each.name: each for each in (Bars, Performance, PitchSequence, VoiceGrid)}
+_OF_TOKENS: dict[str, type[Encoding]] = {each.name: each for each in (Bars, Performance, PitchSequence, Told, VoiceGrid)}
 
 _OF_OTHERS: dict[str, type[NotesToSound] | type[RollBars] | type[Sound]] = {
     each.name: each for each in (NotesToSound, RollBars, Sound)

@@ -7,6 +7,7 @@ from typing import Any
 
 from musicgen_ext import encodings
 from musicgen_ext.architectures import AttentionConfig
+from musicgen_ext.encodings import Performance, Told
 
 
 def attention(
@@ -37,21 +38,19 @@ def attention(
     reach : int
         Differences of places, in steps, up to which each has a bias of its own.
     """
-    vocab_size, advances = _vocabulary(encoding)
-    told = encoding.get("told")
+    used = None if encoding.get("name") == "tokens" else encodings.load(encoding, tokens=True)
     memory = None
-    if told is not None:
-        told_size, told_advances = _vocabulary(told["encoding"])
+    if isinstance(used, Told):
         memory = {
-            "vocab_size": told_size,
+            "vocab_size": used.told.vocab_size,
             "num_layers": told_layers,
             "context": told_context,
             "reach": reach,
-            "advances": told_advances,
+            "advances": _advances(used.told),
         }
     return AttentionConfig.from_dict(
         {
-            "vocab_size": vocab_size,
+            "vocab_size": int(encoding["vocab_size"]) if used is None else used.vocab_size,
             "width": width,
             "num_layers": num_layers,
             "num_heads": num_heads,
@@ -60,7 +59,7 @@ def attention(
             "distances": distances(exact_distances, context),
             "activation": activation,
             "tied": tied,
-            "advances": advances if told is not None else [],
+            "advances": _advances(used.music) if isinstance(used, Told) else [],
             "memory": memory,
         }
     )
@@ -76,10 +75,7 @@ def distances(exact: int, context: int) -> list[int]:
     return out
 
 
-def _vocabulary(encoding: Mapping[str, Any]) -> tuple[int, list[int]]:
-    """Size of an encoding's vocabulary, and how far each of its tokens moves the time, in steps."""
-    if encoding.get("name") == "tokens":
-        return int(encoding["vocab_size"]), []
-    used = encodings.load({k: v for k, v in encoding.items() if k != "told"}, tokens=True)
-    words = [used.describe(token).split() for token in range(used.vocab_size)]
-    return used.vocab_size, [int(word[1]) if word[0] == "time_shift" else 0 for word in words]
+def _advances(encoding: Performance) -> list[int]:
+    """How far each token moves the time, in steps."""
+    words = [encoding.describe(token).split() for token in range(encoding.vocab_size)]
+    return [int(word[1]) if word[0] == "time_shift" else 0 for word in words]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from musicgen_ext.architectures import AttentionConfig
-from musicgen_ext.train.data import IGNORED, Corpus, Piece
+from musicgen_ext.train.data import IGNORED, Corpus, Piece, batches, num_batches
 from musicgen_ext.train.models import Attention, Dropout
 from musicgen_ext.train.tasks.base import Likelihood
 
@@ -25,10 +25,8 @@ _STRETCH = 1024  # tokens that are evaluated at a time, beside those before them
 class AttentionTask:
     """A transformer that foretells the tokens of a `Corpus` of one slot.
 
-    Training sees `crop` tokens of a piece at a time (default: twice the context, so that most tokens have all they will
-    see in a long piece), as many crops an epoch as the pieces have such lengths, from random places. Pieces whose
-    ``given["memory"]`` holds tokens are told them; with probability `untold` they are not, which teaches a model that
-    can be told something to make do without.
+    Pieces whose ``given["memory"]`` holds tokens are told them; with probability `untold` they are not, which teaches a
+    model that can be told something to make do without.
     """
 
     data_kind: ClassVar[type] = Corpus
@@ -39,42 +37,28 @@ class AttentionTask:
         for name, value in vars(dropout).items():
             if name not in ("input", "layer") and value:
                 raise ValueError(f"dropout.{name}: expected 0 for attention, which has 'input' and 'layer', got {value}")
-        settings = {"crop": 2 * config.context, "untold": 0.0, **(objective or {})}
-        for name in set(settings) - {"crop", "untold"}:
-            raise ValueError(f"objective.{name}: expected 'crop' or 'untold' for attention")
-        if type(settings["crop"]) is not int or settings["crop"] < 1:
-            raise ValueError(f"objective.crop: expected an integer above 0, got {settings['crop']!r}")
+        settings = {"untold": 0.0, **(objective or {})}
+        for name in set(settings) - {"untold"}:
+            raise ValueError(f"objective.{name}: expected 'untold' for attention")
         if not 0.0 <= settings["untold"] <= 1.0:
             raise ValueError(f"objective.untold: expected a probability in [0, 1], got {settings['untold']!r}")
         for piece in (*data.train, *data.valid, *data.test):
             _check(piece, config)
         self.config, self.data, self.dropout, self.objective = config, data, dropout, settings
-        self._crop: int = settings["crop"]
 
     def network(self) -> Attention:
         return Attention(self.config, self.dropout.input, self.dropout.layer)
 
     def num_batches(self, batch_size: int) -> int:
-        crops = sum(self._crops(piece) for piece in self.data.train)
-        return -(-crops // batch_size)
-
-    def _crops(self, piece: Piece) -> int:
-        return -(-len(piece.tokens) // self._crop)
+        return num_batches(self.data, batch_size)
 
     def epoch(self, batch_size: int, rng: np.random.Generator) -> list[list[Piece]]:
-        pieces = [piece for piece in self.data.train for _ in range(self._crops(piece))]
-        # Of about equal length together, in slightly different company and another order every time.
-        lengths = np.array([min(len(p.tokens), self._crop) for p in pieces]) * rng.uniform(0.9, 1.1, len(pieces))
-        order = np.argsort(lengths, kind="stable")
-        chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-        return [[pieces[j] for j in chunks[i]] for i in rng.permutation(len(chunks))]
+        return list(batches(self.data.epoch(rng), batch_size, rng))
 
     def parts(self, chunk: list[Piece], rng: np.random.Generator, step: int) -> list[_Crops]:
-        crops = []
-        for piece in chunk:
-            drawn = self.data.draw(piece, rng)
-            start = int(rng.integers(max(0, len(drawn.tokens) - self._crop) + 1))
-            crops.append(_Crop(drawn, start, start + self._crop, told=rng.random() >= self.objective["untold"]))
+        drawn = [self.data.draw(piece, rng) for piece in chunk]
+        untold = self.objective["untold"]
+        crops = [_Crop(piece, 0, len(piece.tokens), told=rng.random() >= untold) for piece in drawn]
         return [_Crops(collate(self.config, crops))]
 
     def evaluate(self, module: Attention, pieces: Sequence[Piece], *, per: Sequence[str] | None = None) -> Likelihood:
