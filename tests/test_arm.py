@@ -8,6 +8,7 @@ import pytest
 
 ENGINE = (
     *("history", "kernels", "logistics", "packing", "recurrent", "recurrent_packing", "sampler"),
+    *("attention", "attention_kernels", "attention_packing"),
     *("wavenet", "wavenet_kernels", "wavenet_packing", "wavenet_pair"),
 )
 SOURCES = ("base/arena", "base/cpu", "base/parallel", *(f"generate/{name}" for name in ENGINE))

@@ -38,9 +38,10 @@ class Attention:
 
     def norm(self, name, x):
         centred = x - x.mean()
-        return centred / np.sqrt((centred**2).mean() + 1e-5) * self.tensors[f"{name}.weight"] + self.tensors[
-            f"{name}.bias"
-        ]
+        return (
+            centred / np.sqrt((centred**2).mean() + 1e-5) * self.tensors[f"{name}.weight"]
+            + self.tensors[f"{name}.bias"]
+        )
 
     def attend(self, query, keys, values, bias):
         """All heads of one query: `keys` and `values` (n, width), `bias` (heads, n)."""

@@ -336,6 +336,46 @@ def wavenet_sample(
     WaveNetStates,
 ]: ...
 
+@final
+class AttentionStates:
+    # Made by AttentionModel.start and by attention_sample only.
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @property
+    def frame(self) -> int: ...
+    def __len__(self) -> int: ...
+    def __getstate__(self) -> tuple[Any, ...]: ...
+    def __setstate__(self, state: tuple[Any, ...]) -> None: ...
+
+@final
+class AttentionModel:
+    def __init__(self, config: dict[str, Any], tensors: dict[str, _Array], precision: str) -> None: ...
+    @property
+    def packed_bytes(self) -> int: ...
+    @property
+    def macs_per_token(self) -> int: ...
+    def start(self, batch: int, memories: list[Any]) -> AttentionStates: ...
+
+# tokens, lengths, log_probs, logits, the next state
+def attention_sample(
+    model: AttentionModel,
+    state: AttentionStates,
+    n_frames: int,
+    coins: npt.NDArray[np.float64],
+    forced: npt.NDArray[np.int32] | None,
+    allowed: npt.NDArray[np.uint8] | None,
+    stop: int,
+    options: SamplerOptions,
+    threads: int,
+    log_probs: bool,
+    logits: bool,
+) -> tuple[
+    npt.NDArray[np.int32],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.float64] | None,
+    npt.NDArray[np.float32] | None,
+    AttentionStates,
+]: ...
+
 # audio
 tone_dtype: np.dtype[np.void]
 drum_program: int

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/cpu.h"
+#include "generate/attention.h"
 #include "generate/recurrent.h"
 #include "generate/wavenet.h"
 
@@ -179,6 +180,74 @@ std::uint64_t hash_of_wavenet(int channels, bool logistics, Precision precision,
   return hash;
 }
 
+std::uint64_t hash_of_attention(int width, Activation activation, Precision precision, Isa isa) {
+  state = 3;
+  const int V = 45, L = 2, N = 60, M = 21;
+  AttentionSpec spec;
+  spec.vocab_size = V;
+  spec.width = width;
+  spec.num_layers = L;
+  spec.num_heads = 2;
+  spec.mlp_size = 48;
+  spec.activation = activation;
+  spec.context = 37;
+  for (int distance = 0; distance < spec.context; ++distance) spec.buckets.push_back(distance / 4);
+  for (int token = 0; token < V; ++token) spec.advances.push_back(token % 3);
+  spec.memory = {M, 1, 30, 4, std::vector<int>(M, 1)};
+  const int buckets = spec.buckets.back() + 1;
+  const bool int8 = precision == Precision::int8;
+  Weights w;
+  w.floats.reserve(128);
+  w.bytes.reserve(128);
+  const auto linear = [&](const std::string& name, int rows, int columns) {
+    w.add(name + ".weight", rows, columns, int8);
+    w.add(name + ".bias", rows, 1, int8);
+  };
+  const auto layer = [&](const std::string& name, int of_distance) {
+    for (const char* norm : {".before_attention", ".before_cross", ".before_mlp"}) linear(name + norm, width, 1);
+    linear(name + ".attention.qkv", 3 * width, width);
+    linear(name + ".attention.out", width, width);
+    w.add(name + ".attention.distance.weight", 2, of_distance, int8);
+    linear(name + ".cross.query", width, width);
+    linear(name + ".cross.keys_values", 2 * width, width);
+    linear(name + ".cross.out", width, width);
+    linear(name + ".mlp.up", spec.mlp_rows(), width);
+    linear(name + ".mlp.down", width, spec.mlp_size);
+  };
+  w.add("embedding.weight", V + 1, width, int8);
+  w.add("memory.embedding.weight", M, width, int8);
+  w.add("memory.place.weight", 2, 9, int8);
+  for (int l = 0; l < L; ++l) layer("layers." + std::to_string(l), buckets);
+  layer("memory.layers.0", 2 * buckets);
+  linear("norm", width, 1);
+  linear("memory.norm", width, 1);
+  linear("output", V, width);
+  const AttentionModel model(spec, w.tensors, precision);
+
+  std::uint64_t hash = 0;
+  Never never;
+  std::vector<std::int32_t> told(M);
+  for (int i = 0; i < M; ++i) told[static_cast<std::size_t>(i)] = (7 * i) % M;
+  for (const int batch : {1, 3}) {
+    std::vector<double> coins(static_cast<std::size_t>(batch * N));
+    for (double& c : coins) c = uniform();
+    std::vector<std::int32_t> tokens(static_cast<std::size_t>(batch * N));
+    std::vector<std::int64_t> lengths(static_cast<std::size_t>(batch));
+    std::vector<float> logits(static_cast<std::size_t>(batch * N * V));
+    AttentionRequest request;
+    request.n_frames = N;
+    request.coins = coins.data();
+    request.tokens = tokens.data();
+    request.lengths = lengths.data();
+    request.logits = logits.data();
+    std::vector<AttentionState> states(static_cast<std::size_t>(batch));
+    for (AttentionState& each : states) each.memory = attention_memory(model, told.data(), M, isa, never);
+    attention_sample(model, states, request, 2, isa, never);
+    hash = hash * 31 + hash_of(tokens, logits);
+  }
+  return hash;
+}
+
 }  // namespace
 
 int main() {
@@ -191,6 +260,9 @@ int main() {
     for (const int channels : {27, 48, 64, 128})
       for (const Precision precision : precisions)
         all = (all ^ hash_of_wavenet(channels, channels == 27, precision, isa)) * 1099511628211ull;
+    for (const int width : {32, 96, 160})
+      for (const Precision precision : precisions)
+        all = (all ^ hash_of_attention(width, static_cast<Activation>(width / 64), precision, isa)) * 1099511628211ull;
     std::printf("%s %016llx\n", name_of(isa), static_cast<unsigned long long>(all));
   }
 }

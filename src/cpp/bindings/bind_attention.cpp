@@ -61,14 +61,14 @@ bool fits(const AttentionModel& model, const AttentionState& state) {
   if (state.frame < 0 || state.place < 0 || state.last < -1 || state.last >= spec.vocab_size) return false;
   if (filled > 0 && (state.cache == nullptr || !fits(model, *state.cache, filled))) return false;
   const AttentionMemory* memory = state.memory.get();
-  return memory == nullptr || (spec.memory.context > 0 && memory->count > 0 &&
-                               memory->places.size() == to_size(memory->count) &&
-                               fits(model, memory->cache, memory->count));
+  return memory == nullptr ||
+         (spec.memory.context > 0 && memory->count > 0 && memory->places.size() == to_size(memory->count) &&
+          fits(model, memory->cache, memory->count));
 }
 
 py::tuple pickle_cache(const AttentionCache& cache) {
-  return py::make_tuple(cache.capacity, py::bytes(reinterpret_cast<const char*>(cache.bytes.data()),
-                                                  cache.bytes.size()));
+  return py::make_tuple(cache.capacity,
+                        py::bytes(reinterpret_cast<const char*>(cache.bytes.data()), cache.bytes.size()));
 }
 
 AttentionCache unpickle_cache(const py::tuple& pickled) {

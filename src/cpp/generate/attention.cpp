@@ -58,8 +58,8 @@ void write_slot(std::byte* bytes, std::size_t half, const float* key, const floa
   constexpr int kTogether = 4 / sizeof(T);  // numbers of a key, or slots of a value, in four bytes
   T* keys = reinterpret_cast<T*>(bytes) + to_size(slot / kLanes) * to_size(head_size) * kLanes +
             to_size(slot % kLanes) * kTogether;
-  T* values = reinterpret_cast<T*>(bytes + half) +
-              to_size(slot / kTogether) * to_size(head_size) * kTogether + to_size(slot % kTogether);
+  T* values = reinterpret_cast<T*>(bytes + half) + to_size(slot / kTogether) * to_size(head_size) * kTogether +
+              to_size(slot % kTogether);
   for (int i = 0; i < head_size; ++i) {
     keys[i / kTogether * kTogether * kLanes + i % kTogether] = stored(key[i]);
     values[i * kTogether] = stored(value[i]);
@@ -129,8 +129,8 @@ class Rows {
   }
   void attend(std::size_t row, const AttentionView& view, const float* first, std::size_t first_pitch,
               const float* second = nullptr, std::size_t second_pitch = 0) {
-    const AttentionQuery query = {
-        view, qkv_ + row * 3 * width_, {first, second}, {first_pitch, second_pitch}, scores_, heads_ + row * width_};
+    const AttentionQuery query = {view,    qkv_ + row * 3 * width_, {first, second}, {first_pitch, second_pitch},
+                                  scores_, heads_ + row * width_};
     attention_.attend(query, spec_.num_heads, spec_.head_size(), model_.halves());
   }
   // What the heads found goes onto x.
@@ -154,8 +154,7 @@ class Rows {
   }
   // Every row through its norm, in place.
   void finish(const AttentionModel::Norm& norm, std::size_t n) {
-    for (std::size_t i = 0; i < n; ++i)
-      attention_.normalise(x(i), norm.gain, norm.shift, nullptr, x(i), spec_.width);
+    for (std::size_t i = 0; i < n; ++i) attention_.normalise(x(i), norm.gain, norm.shift, nullptr, x(i), spec_.width);
   }
   // Keys and values for a decoder's layer, of finished rows.
   void offer(const AttentionModel::Layer& layer, std::size_t n) {
@@ -305,9 +304,7 @@ class Worker {
     work_ += n_rows_ * model_.macs_per_token() / model_.layers().size();
   }
 
-  std::int64_t advance(std::int32_t token) const {
-    return spec_.advances.empty() ? 0 : spec_.advances[to_size(token)];
-  }
+  std::int64_t advance(std::int32_t token) const { return spec_.advances.empty() ? 0 : spec_.advances[to_size(token)]; }
 
   void step_layer(std::size_t k) {
     const AttentionModel::Layer& layer = model_.layers()[k];

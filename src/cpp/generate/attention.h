@@ -38,8 +38,8 @@ struct AttentionSpec {
 // Immutable once built; any number of threads may sample from one model.
 class AttentionModel {
  public:
-  // The tensors are copied (packed); their names and shapes have been checked by the caller. std::invalid_argument where
-  // one is missing all the same.
+  // The tensors are copied (packed); their names and shapes have been checked by the caller. std::invalid_argument
+  // where one is missing all the same.
   AttentionModel(AttentionSpec spec, const Tensors& tensors, Precision precision);
 
   const AttentionSpec& spec() const { return spec_; }

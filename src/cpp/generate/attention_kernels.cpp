@@ -9,11 +9,11 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // Added to the last block's scores, from 16 - (slots that count): the others are never seen.
-constexpr float kUnseen[2 * kLanes] = {0,          0,          0,          0,          0,          0,          0,
-                                       0,          0,          0,          0,          0,          0,          0,
-                                       0,          0,          -kInfinity, -kInfinity, -kInfinity, -kInfinity, -kInfinity,
-                                       -kInfinity, -kInfinity, -kInfinity, -kInfinity, -kInfinity, -kInfinity, -kInfinity,
-                                       -kInfinity, -kInfinity, -kInfinity, -kInfinity};
+constexpr float kUnseen[2 * kLanes] = {
+    0,          0,          0,          0,          0,          0,          0,          0,
+    0,          0,          0,          0,          0,          0,          0,          0,
+    -kInfinity, -kInfinity, -kInfinity, -kInfinity, -kInfinity, -kInfinity, -kInfinity, -kInfinity,
+    -kInfinity, -kInfinity, -kInfinity, -kInfinity, -kInfinity, -kInfinity, -kInfinity, -kInfinity};
 
 #define MUSICGEN_KERNELS "generate/attention_kernels.inl"
 #include "generate/every_isa.inl"

@@ -39,7 +39,7 @@ void activate(Activation activation, const float* x, float* out, int n) {
 }
 
 constexpr int kScoreBlocks = kSoloVecs >= 8 ? 8 : kSoloVecs >= 4 ? 4 : 2;  // chains side by side
-constexpr int kValueVecs = kSoloVecs >= 12 ? 4 : 1;                       // of four chains each
+constexpr int kValueVecs = kSoloVecs >= 12 ? 4 : 1;                        // of four chains each
 
 // Scores of N blocks of sixteen slots.
 template <bool Halves, int N>
@@ -141,8 +141,7 @@ template <bool Halves, int N>
 inline MUSICGEN_ALWAYS_INLINE void weigh_all(const char* values, int vec, int vecs, const float* weights, int count,
                                              V share, float* out) {
   const std::size_t row = static_cast<std::size_t>(64) * vecs;
-  for (; vec + N <= vecs; vec += N)
-    weigh<Halves, N>(values + 64 * vec, row, weights, count, share, out + kLanes * vec);
+  for (; vec + N <= vecs; vec += N) weigh<Halves, N>(values + 64 * vec, row, weights, count, share, out + kLanes * vec);
   if constexpr (N > 1) weigh_all<Halves, N / 2>(values, vec, vecs, weights, count, share, out);
 }
 
@@ -159,8 +158,8 @@ void attend_as(const AttentionQuery& q, int heads, int head_size) {
     }
     for (int i = 0; i < head_size; i += kLanes) store(query + i, mul(load(query + i), down));
     const std::size_t at = static_cast<std::size_t>(h);
-    Scoring s = {q.view.keys + at * q.view.pitch, query,     {nullptr, nullptr}, q.scores,
-                 head_size,                       count,     set1(-kInfinity)};
+    Scoring s = {
+        q.view.keys + at * q.view.pitch, query, {nullptr, nullptr}, q.scores, head_size, count, set1(-kInfinity)};
     for (int b = 0; b < 2; ++b)
       if (q.bias[b] != nullptr) s.bias[b] = q.bias[b] + at * q.bias_pitch[b];
     score_all<Halves, kScoreBlocks>(s, 0, blocks);
@@ -172,8 +171,8 @@ void attend_as(const AttentionQuery& q, int heads, int head_size) {
       sum = add(sum, weight);
       store(q.scores + i, weight);
     }
-    weigh_all<Halves, kValueVecs>(q.view.values + at * q.view.pitch, 0, vecs, q.scores, count,
-                                  set1(1.0f / sum_of(sum)), out);
+    weigh_all<Halves, kValueVecs>(q.view.values + at * q.view.pitch, 0, vecs, q.scores, count, set1(1.0f / sum_of(sum)),
+                                  out);
   }
 }
 

@@ -34,9 +34,8 @@ class AttentionModel::Packer final : public Packing {
     }
     model_.memory_norm_ = norm("memory.norm");
     const Tensor& place = tensor_of(tensors_, "memory.place.weight");
-    model_.place_bias_.rows =
-        rows_of(spec_.num_heads, 2 * memory.reach + 1, model_.place_bias_.pitch,
-                [&](std::int64_t head, std::int64_t at) { return place.at(head, at); });
+    model_.place_bias_.rows = rows_of(spec_.num_heads, 2 * memory.reach + 1, model_.place_bias_.pitch,
+                                      [&](std::int64_t head, std::int64_t at) { return place.at(head, at); });
     macs_ = 0;  // an encoder works once a piece
   }
 

@@ -89,7 +89,9 @@ __all__ = [
 ]
 
 
-_OF_TOKENS: dict[str, type[Encoding]] = {each.name: each for each in (Bars, Performance, PitchSequence, Told, VoiceGrid)}
+_OF_TOKENS: dict[str, type[Encoding]] = {
+    each.name: each for each in (Bars, Performance, PitchSequence, Told, VoiceGrid)
+}
 
 _OF_OTHERS: dict[str, type[NotesToSound] | type[RollBars] | type[Sound]] = {
     each.name: each for each in (NotesToSound, RollBars, Sound)

@@ -228,7 +228,9 @@ class AttentionEngine:
         wrong = (forced < 0) | (forced >= self.most_tokens)
         if wrong.any():
             frame = int(np.argwhere(wrong)[0, 1])
-            raise ValueError(f"tokens: expected [0, {self.most_tokens - 1}], got {forced[0, frame, 0]} at frame {frame}")
+            raise ValueError(
+                f"tokens: expected [0, {self.most_tokens - 1}], got {forced[0, frame, 0]} at frame {frame}"
+            )
         result = self.sample(len(column), forced=forced, memory=memory, threads=1, log_probs=True)
         assert result.log_probs is not None
         log_probs: npt.NDArray[np.float64] = result.log_probs[0]
@@ -246,8 +248,8 @@ class AttentionEngine:
         if array.ndim not in (1, 2):
             raise ValueError(f"memory: expected shape (m,) or (num_samples, m), got {array.shape}")
         rows = integers("memory", array, array.shape).reshape(-1, array.shape[-1])
-        return [np.ascontiguousarray(row[: len(row) - int(np.argmax(row[::-1] != -1))] if (row != -1).any() else row[:0])
-                for row in rows]  # fmt: skip
+        lengths = [int((row != -1).nonzero()[0].max(initial=-1)) + 1 for row in rows]
+        return [np.ascontiguousarray(row[:length]) for row, length in zip(rows, lengths, strict=True)]
 
     def _stop(self, stop: tuple[int, int]) -> int:
         check_integer("stop slot", stop[0], 0, 0)

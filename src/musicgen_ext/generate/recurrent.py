@@ -27,6 +27,7 @@ from musicgen_ext.generate.arguments import (
 if TYPE_CHECKING:
     from musicgen_ext.weights import ModelFile
 
+
 class RecurrentEngine:
     """Recurrent models (`RecurrentConfig`) sampled by the fused native loop. Immutable: share it between threads.
 

@@ -64,7 +64,7 @@ class Attention(nn.Module):
             told = self.memory(memory)
             seen = self.memory.bias_from(memory, places)
         for layer in cast("Iterable[_Layer]", self.layers):
-            x = layer(x, layer.attention.distance.behind(self.buckets, x.shape[1]), told, seen)
+            x = layer(x, layer.attention.distance.behind(cast("Tensor", self.buckets), x.shape[1]), told, seen)
         if config.tied:
             return F.linear(self.norm(x), self.embedding.weight[: config.vocab_size], self.output.bias)
         return F.linear(self.norm(x), self.output.weight, self.output.bias)
@@ -83,7 +83,9 @@ class _Output(nn.Module):
 class _Layer(nn.Module):
     """Attention to itself, perhaps to a memory, and two products: each hears x normalised and adds to it."""
 
-    def __init__(self, config: AttentionConfig, dropout: float, *, memory: bool = False, both_ways: bool = False) -> None:
+    def __init__(
+        self, config: AttentionConfig, dropout: float, *, memory: bool = False, both_ways: bool = False
+    ) -> None:
         super().__init__()
         d, gated = config.width, config.activation == "gated"
         self.activation = config.activation
@@ -200,13 +202,13 @@ class _Memory(nn.Module):
         absent = (memory < 0)[:, None, None, :]
         absent = absent & ~absent.all(-1, keepdim=True)  # a row of nothing is looked at, but never used
         for layer in cast("Iterable[_Layer]", self.layers):
-            bias = layer.attention.distance.around(self.buckets, n)[None]
+            bias = layer.attention.distance.around(cast("Tensor", self.buckets), n)[None]
             x = layer(x, bias.masked_fill(absent, _NEVER))
         return cast("Tensor", self.norm(x))
 
     def bias_from(self, memory: Tensor, places: Tensor) -> Tensor:
         """[B, heads, T, M]: by the places of the memory's tokens, as seen from the decoder's."""
-        moved = self.advances[memory.clamp(min=0)]
+        moved = cast("Tensor", self.advances)[memory.clamp(min=0)]
         away = (moved.cumsum(1) - moved)[:, None, :] - places[:, :, None]
         at = away.clamp(-self.reach, self.reach) + self.reach
         weight = cast("Tensor", self.place.weight)
@@ -232,7 +234,7 @@ def _slopes(heads: int) -> Tensor:
 
 def _apart(x: Tensor, heads: int) -> Tensor:
     """(B, T, width) -> (B, heads, T, head size)"""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
 def _together(x: Tensor) -> Tensor:

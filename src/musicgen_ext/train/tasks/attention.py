@@ -36,7 +36,9 @@ class AttentionTask:
     ) -> None:
         for name, value in vars(dropout).items():
             if name not in ("input", "layer") and value:
-                raise ValueError(f"dropout.{name}: expected 0 for attention, which has 'input' and 'layer', got {value}")
+                raise ValueError(
+                    f"dropout.{name}: expected 0 for attention, which has 'input' and 'layer', got {value}"
+                )
         settings = {"untold": 0.0, **(objective or {})}
         for name in set(settings) - {"untold"}:
             raise ValueError(f"objective.{name}: expected 'untold' for attention")
@@ -53,12 +55,12 @@ class AttentionTask:
         return num_batches(self.data, batch_size)
 
     def epoch(self, batch_size: int, rng: np.random.Generator) -> list[list[Piece]]:
-        return list(batches(self.data.epoch(rng), batch_size, rng))
+        return list(batches(self.data.epoch(rng), batch_size, rng, self.data.drawn_length))
 
     def parts(self, chunk: list[Piece], rng: np.random.Generator, step: int) -> list[_Crops]:
         drawn = [self.data.draw(piece, rng) for piece in chunk]
         untold = self.objective["untold"]
-        crops = [_Crop(piece, 0, len(piece.tokens), told=rng.random() >= untold) for piece in drawn]
+        crops = [_Crop(piece, piece.context, len(piece.tokens), told=rng.random() >= untold) for piece in drawn]
         return [_Crops(collate(self.config, crops))]
 
     def evaluate(self, module: Attention, pieces: Sequence[Piece], *, per: Sequence[str] | None = None) -> Likelihood:
