@@ -124,9 +124,18 @@ class Recurrent:
 
     def trunk_input(self, values, vector):
         parts = [self.tensors[f"trunk.{name}.weight"][values[name]] for name, _ in self.config.trunk]
-        if self.config.vector_size:
+        if self.config.vector_dim:
             parts.append(self.tensors["vector.weight"] @ vector)
         return np.concatenate(parts) if self.config.combine == "concat" else np.sum(parts, axis=0)
+
+    def start(self, vector):
+        """The states before the first frame, (h, c) of every layer."""
+        config = self.config
+        states = np.zeros((config.num_states, config.hidden_size))
+        if config.vector_initial:
+            states[:] = np.tanh(self.tensors["initial.weight"] @ vector + self.tensors["initial.bias"]).reshape(states.shape)
+        h, c = states[: config.num_layers], states[-config.num_layers :]
+        return list(zip(h, c, strict=True))
 
     def stored(self, h):
         """A state as the next product sees it."""
@@ -198,7 +207,7 @@ class Recurrent:
     def run(self, n_frames, coins, *, forced=None, given=None, vector=None, allowed=None, stop=None, **options):
         """Tokens [n, F] and logits, a list of n lists of F arrays. `coins` [n, F]; `forced` [n, F], -1 is free."""
         config = self.config
-        state = [(np.zeros(config.hidden_size), np.zeros(config.hidden_size)) for _ in range(config.num_layers)]
+        state = self.start(vector)
         frames, all_logits = [], []
         for t in range(n_frames):
             state = self.step(self.trunk_input(self.features(frames, given, ()), vector), state)

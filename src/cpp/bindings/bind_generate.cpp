@@ -118,6 +118,7 @@ RecurrentSpec spec_of(const py::dict& config) {
   if (!config["vector"].is_none()) {
     spec.vector_size = py::cast<int>(config["vector"]["size"]);
     spec.vector_dim = py::cast<int>(config["vector"]["dim"]);
+    spec.vector_initial = py::cast<bool>(config["vector"]["initial"]);
   }
   std::size_t s = 0;
   for (const py::handle entry : config["slots"]) {

@@ -81,6 +81,7 @@ class Worker {
     dense_rows_.resize(n);
     active_.reserve(n);
     drawing_.reserve(n);
+    begin_states();
     load_states();
     project_vectors();
   }
@@ -134,6 +135,30 @@ class Worker {
     return {reinterpret_cast<const unsigned char*>(m.h[m.now]), 1.0f};
   }
 
+  // Before the first frame, the states that the condition vectors make.
+  void begin_states() {
+    if (!spec_.vector_initial) return;
+    std::vector<float> raw(to_size(padded(spec_.vector_size)), 0.0f);
+    std::vector<float> made(to_size(model_.initial().vecs) * kLanes);
+    for (std::size_t b = 0; b < sequences_.size(); ++b) {
+      SequenceState& state = states_[to_size(first_) + b];
+      if (state.frame > 0) continue;
+      const float* v = vector_of(b);
+      std::copy(v, v + spec_.vector_size, raw.begin());
+      const DenseRow row = {
+          model_.initial_bias(), {reinterpret_cast<const unsigned char*>(raw.data()), 1.0f}, made.data()};
+      kernels_.dense(model_.initial(), &row, 1);
+      kernels_.tanh(made.data(), nullptr, static_cast<int>(made.size()));
+      const auto h_end = made.begin() + static_cast<std::ptrdiff_t>(state.h.size());
+      std::copy(made.begin(), h_end, state.h.begin());
+      std::copy(h_end, made.end(), state.c.begin());
+    }
+  }
+
+  const float* vector_of(std::size_t b) const {
+    return request_.vector + (to_size(first_) + b) * to_size(spec_.vector_size);
+  }
+
   void load_states() {
     for (std::size_t b = 0; b < sequences_.size(); ++b) {
       const SequenceState& state = states_[to_size(first_) + b];
@@ -169,11 +194,11 @@ class Worker {
 
   // A condition vector is the same in every frame: its share of the first layer's sums is computed once.
   void project_vectors() {
-    if (spec_.vector_size == 0) return;
+    if (spec_.vector_dim == 0) return;
     const std::size_t in = to_size(padded(spec_.vector_size)), out = to_size(padded(spec_.vector_dim));
     std::vector<float> raw(in, 0.0f), projected(out, 0.0f), none(std::max(out, to_size(model_.gate_rows())), 0.0f);
     for (std::size_t b = 0; b < sequences_.size(); ++b) {
-      const float* v = request_.vector + (to_size(first_) + b) * to_size(spec_.vector_size);
+      const float* v = vector_of(b);
       std::copy(v, v + spec_.vector_size, raw.begin());
       const DenseRow one = {none.data(), {reinterpret_cast<const unsigned char*>(raw.data()), 1.0f}, projected.data()};
       kernels_.dense(model_.vector_projection(), &one, 1);
@@ -191,14 +216,14 @@ class Worker {
     const auto& tables = model_.trunk();
     const std::size_t rows = to_size(model_.gate_rows());
     s.start_row = tables.empty() ? model_.base() : tables[0].row(s.ids[to_size(spec_.trunk[0])]);
-    if (tables.size() <= 1 && spec_.vector_size == 0) {
+    if (tables.size() <= 1 && spec_.vector_dim == 0) {
       // Which row is only known now; every tile's sums start from it.
       for (std::size_t i = 0; i < rows; i += kLine / sizeof(float)) prefetch(s.start_row + i);
       return;
     }
     std::copy(s.start_row, s.start_row + rows, s.start);
     for (std::size_t i = 1; i < tables.size(); ++i) add(s.start, tables[i].row(s.ids[to_size(spec_.trunk[i])]), rows);
-    if (spec_.vector_size > 0) add(s.start, s.vector, rows);
+    if (spec_.vector_dim > 0) add(s.start, s.vector, rows);
     s.start_row = s.start;
   }
 

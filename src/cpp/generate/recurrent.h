@@ -73,7 +73,8 @@ struct RecurrentSpec {
   std::vector<std::string> feature_names;
   std::vector<int> trunk;       // indices of features
   std::vector<int> trunk_dims;  // widths of their embeddings
-  int vector_size = 0, vector_dim = 0;
+  int vector_size = 0, vector_dim = 0;  // a dim of 0: the vector does not enter the trunk's input
+  bool vector_initial = false;          // whether it makes the states before the first frame
   int match_window = 1024;
   std::vector<Slot> slots;
   int num_given = 0;
@@ -113,6 +114,8 @@ class RecurrentModel {
   const float* base() const { return base_; }  // first layer's biases, where no table holds them
   const Matrix& vector_projection() const { return vector_projection_; }
   const Matrix& vector_input() const { return vector_input_; }
+  const Matrix& initial() const { return initial_; }  // of all states: h of every layer, then c of every layer
+  const float* initial_bias() const { return initial_bias_; }
   const std::vector<std::size_t>& combined() const { return combined_; }
   bool needs_match() const { return needs_match_; }
   int history() const { return history_; }  // frames kept, a power of two
@@ -128,7 +131,8 @@ class RecurrentModel {
   std::vector<Head> heads_;
   std::vector<std::size_t> combined_;  // indices of the features made of others
   const float* base_ = nullptr;
-  Matrix vector_projection_, vector_input_;
+  Matrix vector_projection_, vector_input_, initial_;
+  const float* initial_bias_ = nullptr;
   int units_ = 0, gate_rows_ = 0, most_rows_ = 0, most_tokens_ = 0, history_ = 2;
   bool needs_match_ = false;
   std::size_t macs_per_frame_ = 0;

@@ -104,7 +104,8 @@ class RecurrentModel::Packer final : public Packing {
       model_.trunk_.push_back(gate_table(embedding, weight, column, gate_rows, tiles, i == 0 ? model_.base_ : nullptr));
       if (spec.concat) column += spec.trunk_dims[i];
     }
-    if (spec.vector_size > 0) {
+    if (spec.vector_initial) lay_out_initial();
+    if (spec.vector_dim > 0) {
       const Tensor& projection = tensor_of(tensors_, "vector.weight");
       pack({{&model_.vector_projection_, &projection, plain_indices(spec.vector_size)}}, plain_indices(spec.vector_dim),
            tiles_of(padded(spec.vector_dim) / kLanes, 1), Precision::float32);
@@ -114,6 +115,20 @@ class RecurrentModel::Packer final : public Packing {
       model_.vector_input_.weights = reinterpret_cast<const char*>(out);
       if (writing()) write_matrix(out, weight, columns, gate_rows, tiles);
     }
+  }
+
+  void lay_out_initial() {
+    const RecurrentSpec& spec = model_.spec_;
+    Indices rows;
+    const int states = spec.num_layers * (spec.cell == Cell::lstm ? 2 : 1);
+    for (int k = 0; k < states; ++k) {
+      const Indices state = spaced_indices(static_cast<std::int64_t>(k) * spec.hidden_size, 1, spec.hidden_size);
+      rows.insert(rows.end(), state.begin(), state.end());
+    }
+    const Tensor& bias = tensor_of(tensors_, "initial.bias");
+    model_.initial_bias_ = row_of(rows, [&](std::int64_t r) { return bias.at(r, 0); });
+    pack({{&model_.initial_, &tensor_of(tensors_, "initial.weight"), plain_indices(spec.vector_size)}}, rows,
+         tiles_of(static_cast<int>(rows.size()) / kLanes, 1), Precision::float32);
   }
 
   Table plain_table(const Tensor& tensor, int width) {

@@ -23,6 +23,13 @@ def integer(entry: Mapping[str, Any], key: str, low: int, high: int, where: str,
     return value
 
 
+def boolean(entry: Mapping[str, Any], key: str, where: str, default: bool) -> bool:
+    value = entry.get(key, default)
+    if not isinstance(value, bool):
+        raise WeightsError(f"{where}.{key}: expected true or false, got {value!r}")
+    return value
+
+
 def string(entry: Mapping[str, Any], key: str, where: str) -> str:
     value = entry.get(key)
     if not isinstance(value, str) or not value or not value.isprintable() or len(value) > 200:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal, cast
 
-from musicgen_ext.architectures.readers import choice, entries, integer, only, string, unique
+from musicgen_ext.architectures.readers import boolean, choice, entries, integer, only, string, unique
 from musicgen_ext.errors import WeightsError
 
 CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -183,6 +183,7 @@ class RecurrentConfig:
     vector_size: int = 0
     vector_dim: int = 0
     match_window: int = 1024
+    vector_initial: bool = False
 
     arch: ClassVar[str] = "recurrent"
 
@@ -212,15 +213,16 @@ class RecurrentConfig:
             where = f"config.trunk[{i}]"
             only(entry, {"feature", "dim"}, where)
             trunk.append((string(entry, "feature", where), integer(entry, "dim", 1, LIMITS["dim"], where)))
-        vector_size = vector_dim = 0
+        vector_size, vector_dim, vector_initial = 0, 0, False
         if config.get("vector") is not None:
             vector = config["vector"]
-            only(vector, {"size", "dim"}, "config.vector")
+            only(vector, {"size", "dim", "initial"}, "config.vector")
+            vector_initial = boolean(vector, "initial", "config.vector", False)
             vector_size = integer(vector, "size", 1, LIMITS["dim"], "config.vector")
-            vector_dim = integer(vector, "dim", 1, LIMITS["dim"], "config.vector")
+            vector_dim = integer(vector, "dim", 0 if vector_initial else 1, LIMITS["dim"], "config.vector")
         built = cls(
             cell, hidden_size, num_layers, slots, features, tuple(trunk), cast("Any", combine), vector_size, vector_dim,
-            window,
+            window, vector_initial,
         )  # fmt: skip
         built._check()
         return built
@@ -234,7 +236,9 @@ class RecurrentConfig:
             "combine": self.combine,
             "features": [f.to_dict() for f in self.features],
             "trunk": [{"feature": name, "dim": dim} for name, dim in self.trunk],
-            "vector": {"size": self.vector_size, "dim": self.vector_dim} if self.vector_size else None,
+            "vector": {"size": self.vector_size, "dim": self.vector_dim, "initial": self.vector_initial}
+            if self.vector_size
+            else None,
             "match_window": self.match_window,
             "slots": [
                 {
@@ -284,6 +288,11 @@ class RecurrentConfig:
         return GATES[self.cell]
 
     @property
+    def num_states(self) -> int:
+        """State vectors that pass from frame to frame: of every layer h, and then of every layer of an LSTM c."""
+        return self.num_layers * (2 if self.cell == "lstm" else 1)
+
+    @property
     def given(self) -> tuple[str, ...]:
         """Names of the features that the caller supplies, in order."""
         return tuple(f.name for f in self.features if f.kind == "given")
@@ -291,7 +300,7 @@ class RecurrentConfig:
     @property
     def input_size(self) -> int:
         """Width of the trunk's input."""
-        dims = [dim for _, dim in self.trunk] + ([self.vector_dim] if self.vector_size else [])
+        dims = [dim for _, dim in self.trunk] + ([self.vector_dim] if self.vector_dim else [])
         return sum(dims) if self.combine == "concat" else dims[0]
 
     def feature(self, name: str) -> Feature:
@@ -323,8 +332,11 @@ class RecurrentConfig:
         shapes: dict[str, tuple[int, ...]] = {}
         for name, dim in self.trunk:
             shapes[f"trunk.{name}.weight"] = (self.feature_size(name), dim)
-        if self.vector_size:
+        if self.vector_dim:
             shapes["vector.weight"] = (self.vector_dim, self.vector_size)
+        if self.vector_initial:
+            shapes["initial.weight"] = (self.num_states * h, self.vector_size)
+            shapes["initial.bias"] = (self.num_states * h,)
         for k in range(self.num_layers):
             shapes[f"rnn.weight_ih_l{k}"] = (gate_rows, self.input_size if k == 0 else h)
             shapes[f"rnn.weight_hh_l{k}"] = (gate_rows, h)
@@ -374,15 +386,17 @@ class RecurrentConfig:
                 if name not in names or names[name].kind not in kinds:
                     where = f"config.features[{i}].features"
                     raise WeightsError(f"{where}: expected a feature of the kinds {list(kinds)}, got {name!r}")
-        if not self.trunk and not self.vector_size:
+        if not self.trunk and not self.vector_dim:
             raise WeightsError("config.trunk: expected at least one feature (or a vector), got none")
+        if self.vector_initial and self.cell == "rnn_relu":
+            raise WeightsError("config.vector.initial: expected false for rnn_relu, whose states are never negative")
         for i, (name, _) in enumerate(self.trunk):
             where = f"config.trunk[{i}].feature"
             if name not in names:
                 raise WeightsError(f"{where}: expected one of {sorted(names)}, got {name!r}")
             if self._chosen_slot(name) is not None:
                 raise WeightsError(f"{where}: expected a feature of the past, got {names[name].kind!r} {name!r}")
-        dims = [dim for _, dim in self.trunk] + ([self.vector_dim] if self.vector_size else [])
+        dims = [dim for _, dim in self.trunk] + ([self.vector_dim] if self.vector_dim else [])
         if self.combine == "sum" and len(set(dims)) != 1:
             raise WeightsError(f"config.trunk: expected equal dims where combine is 'sum', got {dims}")
         if self.input_size > LIMITS["dim"]:

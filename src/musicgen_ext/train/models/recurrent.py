@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,8 +67,10 @@ class Recurrent(nn.Module):
                 for name, dim in config.trunk
             }
         )
-        if config.vector_size:
+        if config.vector_dim:
             self.vector = nn.Linear(config.vector_size, config.vector_dim, bias=False)
+        if config.vector_initial:
+            self.initial = nn.Linear(config.vector_size, config.num_states * config.hidden_size)
         self.rnn = _Cells(config)
         self.head = nn.ModuleDict({slot.name: _Head(config, slot) for slot in config.slots})
         self._groups = _feature_groups(config)
@@ -91,15 +93,18 @@ class Recurrent(nn.Module):
             features = self._drop_features(features)
         config = self.config
         parts = [self.trunk[name](features[name]) for name, _ in config.trunk]
-        if config.vector_size:
-            if vector is None:
-                raise ValueError(f"vector: expected shape (B, {config.vector_size}), got None")
+        if config.vector_size and vector is None:
+            raise ValueError(f"vector: expected shape (B, {config.vector_size}), got None")
+        if config.vector_dim:
             first = parts[0] if parts else next(iter(features.values())).unsqueeze(-1)
             parts.append(self.vector(vector).unsqueeze(0).expand(first.shape[0], -1, -1))
+        states: list[Tensor | None] = [None] * config.num_states
+        if config.vector_initial:
+            states = list(torch.tanh(self.initial(vector)).unsqueeze(0).chunk(config.num_states, -1))
         x = torch.cat(parts, -1) if config.combine == "concat" else torch.stack(parts).sum(0)
         x = self._drop_units(x, self.dropout.input)
         for k in range(config.num_layers):
-            x = self.rnn(x, k, self.dropout.weight if self.training else 0.0)
+            x = self.rnn(x, k, self.dropout.weight if self.training else 0.0, states[k :: config.num_layers])
             x = self._drop_units(x, self.dropout.layer)
         return [self._logits(slot, self.head[slot.name], x, features) for slot in config.slots]
 
@@ -186,7 +191,7 @@ class _Cells(nn.Module):
                 weight = torch.empty(shape).uniform_(-bound, bound)
                 self.register_parameter(name.removeprefix("rnn."), nn.Parameter(weight))
 
-    def forward(self, x: Tensor, layer: int, weight_dropout: float) -> Tensor:
+    def forward(self, x: Tensor, layer: int, weight_dropout: float, states: Sequence[Tensor | None] = ()) -> Tensor:
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         weights = [self.get_parameter(f"{name}_l{layer}") for name in names]
         if weight_dropout:
@@ -194,8 +199,9 @@ class _Cells(nn.Module):
             dropped[1] = F.dropout(weights[1], weight_dropout)
         else:
             dropped = [*weights]
-        start = x.new_zeros(1, x.shape[1], self.hidden_size)
-        state = (start, start) if self.cell == "lstm" else start
+        zero = x.new_zeros(1, x.shape[1], self.hidden_size)
+        start = [zero if s is None else s.to(x.dtype).contiguous() for s in states] or [zero, zero]
+        state = (start[0], start[1]) if self.cell == "lstm" else start[0]
         # (input, state, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first)
         y: Tensor = _CELLS[self.cell](x, state, dropped, True, 1, 0.0, self.training, False, False)[0]
         return y
