@@ -133,7 +133,9 @@ class Recurrent:
         config = self.config
         states = np.zeros((config.num_states, config.hidden_size))
         if config.vector_initial:
-            states[:] = np.tanh(self.tensors["initial.weight"] @ vector + self.tensors["initial.bias"]).reshape(states.shape)
+            states[:] = np.tanh(self.tensors["initial.weight"] @ vector + self.tensors["initial.bias"]).reshape(
+                states.shape
+            )
         h, c = states[: config.num_layers], states[-config.num_layers :]
         return list(zip(h, c, strict=True))
 

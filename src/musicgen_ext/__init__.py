@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from musicgen_ext.model import ScoreModel as ScoreModel
     from musicgen_ext.model import SoundModel as SoundModel
     from musicgen_ext.model import TokenModel as TokenModel
+    from musicgen_ext.model import VariationalModel as VariationalModel
     from musicgen_ext.model import build_info as build_info
     from musicgen_ext.model import load as load
     from musicgen_ext.model import models as models
@@ -72,7 +73,17 @@ _ROOMS = {
     ),
     "matching": ("Match", "match"),
     "midi": ("Score", "Track", "read_midi"),
-    "model": ("Model", "ScoreModel", "SoundModel", "TokenModel", "build_info", "load", "models", "sample"),
+    "model": (
+        "Model",
+        "ScoreModel",
+        "SoundModel",
+        "TokenModel",
+        "VariationalModel",
+        "build_info",
+        "load",
+        "models",
+        "sample",
+    ),
     "rolls": ("piano_roll", "piano_rolls"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

@@ -290,6 +290,18 @@ def sample(
 ]: ...
 
 @final
+class VariationalEncoder:
+    def __init__(
+        self, config: dict[str, Any], latent_size: int, tensors: dict[str, _Array], precision: str
+    ) -> None: ...
+    @property
+    def packed_bytes(self) -> int: ...
+    # mean, log-variance
+    def encode(
+        self, tokens: npt.NDArray[np.int32], threads: int
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]: ...
+
+@final
 class WaveNetStates:
     # Made by WaveNetModel.start and by wavenet_sample only.
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...

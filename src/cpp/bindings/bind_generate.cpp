@@ -13,6 +13,7 @@
 #include "bindings/arrays.h"
 #include "bindings/models.h"
 #include "generate/recurrent.h"
+#include "generate/variational.h"
 
 namespace {
 
@@ -274,6 +275,28 @@ py::tuple sample(const RecurrentModel& model, const RecurrentStates& before, std
   return py::make_tuple(tokens, lengths, log_prob_out, logit_out, std::move(after));
 }
 
+py::tuple encode(const VariationalEncoder& encoder, const py::object& tokens, int threads) {
+  const auto slots = static_cast<py::ssize_t>(encoder.spec().slots.size());
+  const auto given = py::cast<py::array>(tokens);
+  if (given.ndim() != 3) throw std::invalid_argument("tokens: expected three axes");
+  const py::ssize_t batch = given.shape(0), frames = given.shape(1);
+  const auto array = array_of<std::int32_t>(tokens, "tokens", {batch, frames, slots});
+  check_tokens(array, encoder.spec(), "tokens");
+  for (py::ssize_t i = 0; i < array.size(); ++i)
+    if (array.data()[i] < 0) throw std::invalid_argument("tokens: expected none free (-1)");
+  py::array_t<float> mean({batch, static_cast<py::ssize_t>(encoder.latent_size())});
+  py::array_t<float> log_variance({batch, static_cast<py::ssize_t>(encoder.latent_size())});
+  const std::int32_t* values = array.data();
+  float* mean_out = mean.mutable_data();
+  float* log_variance_out = log_variance.mutable_data();
+  const Isa isa = isa_in_use();
+  Signals signals;
+  without_lock([&] {
+    if (!encoder.encode(values, batch, frames, mean_out, log_variance_out, threads, isa, signals)) throw Interrupted();
+  });
+  return py::make_tuple(mean, log_variance);
+}
+
 }  // namespace
 
 void register_generate(py::module_& m) {
@@ -307,6 +330,19 @@ void register_generate(py::module_& m) {
             return RecurrentStates{std::vector<SequenceState>(static_cast<std::size_t>(batch), start_of(model))};
           },
           py::arg("batch"));
+
+  py::class_<VariationalEncoder>(m, "VariationalEncoder")
+      .def(py::init([](const py::dict& config, int latent_size, const py::dict& tensors, const std::string& precision) {
+             const Precision p = precision_of(precision);
+             const RecurrentSpec spec = spec_of(config);
+             const Tensors views = tensors_of(tensors);
+             std::unique_ptr<VariationalEncoder> encoder;
+             without_lock([&] { encoder = std::make_unique<VariationalEncoder>(spec, latent_size, views, p); });
+             return encoder;
+           }),
+           py::arg("config"), py::arg("latent_size"), py::arg("tensors"), py::arg("precision"))
+      .def_property_readonly("packed_bytes", &VariationalEncoder::packed_bytes)
+      .def("encode", &encode, py::arg("tokens"), py::arg("threads"));
 
   m.def("sample", &sample, py::arg("model"), py::arg("state"), py::arg("n_frames"), py::arg("coins"), py::arg("forced"),
         py::arg("given"), py::arg("vector"), py::arg("allowed"), py::arg("stop"), py::arg("options"),

@@ -71,13 +71,14 @@ struct RecurrentSpec {
   bool concat = true;
   std::vector<Feature> features;
   std::vector<std::string> feature_names;
-  std::vector<int> trunk;       // indices of features
-  std::vector<int> trunk_dims;  // widths of their embeddings
+  std::vector<int> trunk;               // indices of features
+  std::vector<int> trunk_dims;          // widths of their embeddings
   int vector_size = 0, vector_dim = 0;  // a dim of 0: the vector does not enter the trunk's input
   bool vector_initial = false;          // whether it makes the states before the first frame
   int match_window = 1024;
   std::vector<Slot> slots;
   int num_given = 0;
+  bool heads = true;  // without them nothing can be drawn: all tokens are forced, and their probabilities not asked for
 };
 
 // Immutable once built; any number of threads may sample from one model.

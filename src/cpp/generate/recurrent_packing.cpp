@@ -60,6 +60,8 @@ class RecurrentModel::Packer final : public Packing {
     for (std::size_t s = 0; s < spec.slots.size(); ++s) {
       const Slot& slot = spec.slots[s];
       Head& head = model_.heads_[s];
+      model_.most_tokens_ = std::max(model_.most_tokens_, slot.size);
+      if (!spec.heads) continue;
       const std::string prefix = "head." + slot.name;
       int width = spec.hidden_size;
       if (slot.hidden_size > 0) {
@@ -84,7 +86,6 @@ class RecurrentModel::Packer final : public Packing {
            tiles_of(padded(rows) / kLanes, 1), model_.precision_);
       macs += to_size(padded(rows)) * to_size(padded(width));
       model_.most_rows_ = std::max(model_.most_rows_, padded(rows));
-      model_.most_tokens_ = std::max(model_.most_tokens_, slot.size);
     }
     model_.macs_per_frame_ = macs;
     lay_out_inputs(gate_rows, tiles);

@@ -14,6 +14,7 @@ from musicgen_ext.architectures.feedforward import FeedForwardConfig, FeedForwar
 from musicgen_ext.architectures.recurrent import (
     CELLS,
     PITCH_CLASSES,
+    TOKEN_KINDS,
     Feature,
     Head,
     Periodic,
@@ -21,15 +22,19 @@ from musicgen_ext.architectures.recurrent import (
     Relative,
     Slot,
 )
+from musicgen_ext.architectures.variational import DIRECTIONS, Encoder, VariationalConfig
 from musicgen_ext.architectures.wavenet import Condition, Output, WaveNetConfig
 
 __all__ = [
     "CELLS",
     "CONFIGS",
+    "DIRECTIONS",
     "PITCH_CLASSES",
+    "TOKEN_KINDS",
     "AttentionConfig",
     "Condition",
     "Config",
+    "Encoder",
     "Feature",
     "FeedForwardConfig",
     "FeedForwardLayer",
@@ -40,6 +45,7 @@ __all__ = [
     "RecurrentConfig",
     "Relative",
     "Slot",
+    "VariationalConfig",
     "WaveNetConfig",
 ]
 
@@ -64,5 +70,7 @@ class Config(Protocol):
         """Numbers in all tensors."""
 
 
-CONFIGS: dict[str, type[Config]] = {each.arch: each for each in (AttentionConfig, RecurrentConfig, WaveNetConfig)}
+CONFIGS: dict[str, type[Config]] = {
+    each.arch: each for each in (AttentionConfig, RecurrentConfig, VariationalConfig, WaveNetConfig)
+}
 """By the name that a model file has for it."""

@@ -7,6 +7,7 @@ from typing import Any, Literal, overload
 
 from musicgen_ext.encodings.bars import Bars
 from musicgen_ext.encodings.base import Encoding
+from musicgen_ext.encodings.melody_windows import ATTRIBUTES, FIRST_PITCH, MelodyWindows
 from musicgen_ext.encodings.notes_to_sound import Line, NotesToSound
 from musicgen_ext.encodings.performance import Performance
 from musicgen_ext.encodings.pitch_sequence import PitchSequence
@@ -46,10 +47,12 @@ from musicgen_ext.encodings.voice_grid import (
 from musicgen_ext.errors import WeightsError
 
 __all__ = [
+    "ATTRIBUTES",
     "CHORALE",
     "CHORALE_RANGES",
     "END",
     "FERMATA",
+    "FIRST_PITCH",
     "FOLK",
     "JSB16",
     "JSB16_RANGES",
@@ -70,6 +73,7 @@ __all__ = [
     "Encoding",
     "Grid",
     "Line",
+    "MelodyWindows",
     "Meter",
     "Note",
     "NotesToSound",
@@ -90,7 +94,7 @@ __all__ = [
 
 
 _OF_TOKENS: dict[str, type[Encoding]] = {
-    each.name: each for each in (Bars, Performance, PitchSequence, Told, VoiceGrid)
+    each.name: each for each in (Bars, MelodyWindows, Performance, PitchSequence, Told, VoiceGrid)
 }
 
 _OF_OTHERS: dict[str, type[NotesToSound] | type[RollBars] | type[Sound]] = {

@@ -139,6 +139,8 @@ class Voices:
         Quarters a minute, the first of the score.
     issues : tuple of str
         What the grid could not hold: notes that were moved, shortened, left out.
+    begin : int
+        The first frame, in sixteenths of the score.
     """
 
     pitch: Ints
@@ -148,6 +150,7 @@ class Voices:
     meter: Meter
     tempo: float
     issues: tuple[str, ...] = ()
+    begin: int = 0
 
     def transposition(self, ranges: Sequence[tuple[int, int]]) -> int | None:
         """The smallest shift in semitones that brings every voice into its range; None: there is none."""
@@ -784,7 +787,7 @@ def _found(score: Score, what: str, encoding: VoiceGrid, *, melody: bool) -> Voi
     position, meter = _metre(score, first_step, len(pitch))
     tempos = score.tempos
     tempo = 6e7 / int(tempos["microseconds_per_quarter"][0]) if len(tempos) else 120.0
-    return Voices(pitch, onset, fermata, position, meter, tempo, tuple(issues))
+    return Voices(pitch, onset, fermata, position, meter, tempo, tuple(issues), int(first_step))
 
 
 def _metre(score: Score, begin: int, frames: int) -> tuple[Ints, Meter]:

@@ -20,6 +20,7 @@ from musicgen_ext.generate.arguments import (
 from musicgen_ext.generate.attention import AttentionEngine
 from musicgen_ext.generate.feedforward import FeedForwardEngine
 from musicgen_ext.generate.recurrent import RecurrentEngine
+from musicgen_ext.generate.variational import VariationalEngine
 from musicgen_ext.generate.wavenet import SampledSound, WaveNetEngine
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = [
     "RecurrentEngine",
     "Sampled",
     "SampledSound",
+    "VariationalEngine",
     "WaveNetEngine",
     "check_integer",
     "check_seed",
@@ -41,14 +43,17 @@ __all__ = [
 ]
 
 
-_ENGINES: dict[str, type[AttentionEngine] | type[RecurrentEngine] | type[WaveNetEngine]] = {
+Engine = AttentionEngine | RecurrentEngine | VariationalEngine | WaveNetEngine
+
+_ENGINES: dict[str, type[Engine]] = {
     "attention": AttentionEngine,
     "recurrent": RecurrentEngine,
+    "variational": VariationalEngine,
     "wavenet": WaveNetEngine,
 }
 
 
-def load(file: ModelFile) -> AttentionEngine | RecurrentEngine | WaveNetEngine:
+def load(file: ModelFile) -> Engine:
     """The engine for a model file: its architecture chooses the class.
 
     Raises

@@ -20,8 +20,19 @@ from musicgen_ext.model.base import Model, Options, check_device
 from musicgen_ext.model.score import ScoreModel
 from musicgen_ext.model.sound import SoundModel
 from musicgen_ext.model.tokens import TokenModel
+from musicgen_ext.model.variational import VariationalModel
 
-__all__ = ["Model", "ScoreModel", "SoundModel", "TokenModel", "build_info", "load", "models", "sample"]
+__all__ = [
+    "Model",
+    "ScoreModel",
+    "SoundModel",
+    "TokenModel",
+    "VariationalModel",
+    "build_info",
+    "load",
+    "models",
+    "sample",
+]
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -31,6 +42,7 @@ _CACHED_MODELS = 4
 # By architecture and, where that alone does not say it, encoding.
 _KINDS: dict[str | tuple[str, str], type[Model]] = {
     "recurrent": ScoreModel,
+    "variational": VariationalModel,
     "wavenet": SoundModel,
     **{("recurrent", name): TokenModel for name in ("bars", "performance", "pitch_sequence")},
 }
