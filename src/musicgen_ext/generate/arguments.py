@@ -82,7 +82,7 @@ class Coins:
         uniform = self.take(n_frames, 2 * size)
         radius = np.sqrt(-2.0 * np.log1p(-uniform[..., :size]))
         drawn = radius * np.cos(2.0 * np.pi * uniform[..., size:])
-        return (np.rint(drawn * _FINEST) / _FINEST).astype(np.float32)
+        return np.asarray(np.rint(drawn * _FINEST) / _FINEST, np.float32)
 
 
 def check_integer(name: str, value: Any, low: int, high: int) -> int:
