@@ -15,7 +15,7 @@ import torch
 
 from musicgen_ext import files, weights
 from musicgen_ext.architectures import Config
-from musicgen_ext.train import data, midi, sound, told, voices
+from musicgen_ext.train import data, midi, sound, told, voices, windows
 from musicgen_ext.train.export import export
 from musicgen_ext.train.folk import folk
 from musicgen_ext.train.loop import Options, Result, fit
@@ -32,6 +32,7 @@ DATASETS: Mapping[str, Callable[..., Any]] = {
     "sounds": sound.sounds,
     "told": told.told,
     "voices": voices.voices,
+    "windows": windows.windows,
 }
 
 

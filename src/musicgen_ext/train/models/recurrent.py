@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from musicgen_ext.architectures import PITCH_CLASSES, Head, RecurrentConfig, Slot
+from musicgen_ext.architectures import PITCH_CLASSES, TOKEN_KINDS, Head, RecurrentConfig, Slot
 
 _CELLS: dict[str, Any] = {
     "lstm": torch._VF.lstm,
@@ -27,7 +27,9 @@ class Dropout:
     ``input``, ``layer``, ``head``: units of the trunk's input, of every layer's output and of the heads' hidden layer,
     one mask for all frames of a sequence (Gal & Ghahramani, 2016). ``weight``: entries of the recurrent matrices, one
     mask a batch (DropConnect; Merity et al., 2018). ``feature``: a whole group of features of a sequence is replaced by
-    their start id: one group for the tokens at each lag above 1, one for all that comes from the match.
+    their start id: one group for the tokens at each lag above 1, one for all that comes from the match. ``token``: what
+    the trunk hears of single frames is replaced by start ids, all of its features of tokens at once (word dropout;
+    Bowman et al., 2016).
     """
 
     input: float = 0.0
@@ -35,6 +37,7 @@ class Dropout:
     head: float = 0.0
     weight: float = 0.0
     feature: float = 0.0
+    token: float = 0.0
 
     def __post_init__(self) -> None:
         for name, p in self.__dict__.items():
@@ -63,7 +66,7 @@ class Recurrent(nn.Module):
         tied = {slot.head.tied for slot in config.slots}
         self.trunk = nn.ModuleDict(
             {
-                name: _Table(config.feature_size(name), dim, dim**-0.5 if name in tied else 0.3)
+                name: Table(config.feature_size(name), dim, dim**-0.5 if name in tied else 0.3)
                 for name, dim in config.trunk
             }
         )
@@ -71,7 +74,7 @@ class Recurrent(nn.Module):
             self.vector = nn.Linear(config.vector_size, config.vector_dim, bias=False)
         if config.vector_initial:
             self.initial = nn.Linear(config.vector_size, config.num_states * config.hidden_size)
-        self.rnn = _Cells(config)
+        self.rnn = Cells(config)
         self.head = nn.ModuleDict({slot.name: _Head(config, slot) for slot in config.slots})
         self._groups = _feature_groups(config)
 
@@ -91,6 +94,8 @@ class Recurrent(nn.Module):
         """
         if self.training and self.dropout.feature:
             features = self._drop_features(features)
+        if self.training and self.dropout.token:
+            features = self._drop_tokens(features)
         config = self.config
         parts = [self.trunk[name](features[name]) for name, _ in config.trunk]
         if config.vector_size and vector is None:
@@ -151,10 +156,18 @@ class Recurrent(nn.Module):
         return logits
 
     def _drop_units(self, x: Tensor, p: float) -> Tensor:
-        if not self.training or not p:
-            return x
-        mask = torch.empty(1, x.shape[1], x.shape[2], dtype=x.dtype, device=x.device).bernoulli_(1 - p).div_(1 - p)
-        return x * mask
+        return same_units_dropped(x, p if self.training else 0.0)
+
+    def _drop_tokens(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        shape = next(iter(features.values())).shape
+        off = torch.rand(shape) < self.dropout.token
+        out = dict(features)
+        for name, _ in self.config.trunk:
+            f = self.config.feature(name)
+            if f.kind not in ("given", "clock"):
+                start = self.config.feature_size(name) - 1 if f.kind in (*TOKEN_KINDS, "parallel") else 0
+                out[name] = features[name].masked_fill(off.to(features[name].device), start)
+        return out
 
     def _drop_features(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         out = dict(features)
@@ -166,7 +179,15 @@ class Recurrent(nn.Module):
         return out
 
 
-class _Table(nn.Module):
+def same_units_dropped(x: Tensor, p: float) -> Tensor:
+    """Dropout with one mask for all frames (Gal & Ghahramani, 2016) of `x` (n_frames, B, units)."""
+    if not p:
+        return x
+    mask = torch.empty(1, x.shape[1], x.shape[2], dtype=x.dtype, device=x.device).bernoulli_(1 - p).div_(1 - p)
+    return x * mask
+
+
+class Table(nn.Module):
     """An embedding: `weight` [size, dim]."""
 
     def __init__(self, size: int, dim: int, spread: float) -> None:
@@ -178,7 +199,7 @@ class _Table(nn.Module):
         return rows
 
 
-class _Cells(nn.Module):
+class Cells(nn.Module):
     """The parameters of `nn.LSTM`, `nn.GRU` or `nn.RNN`, run layer by layer so that dropout can go in between."""
 
     def __init__(self, config: RecurrentConfig) -> None:
@@ -216,7 +237,7 @@ class _Head(nn.Module):
             self.hidden = nn.Linear(config.hidden_size, head.hidden_size)
             if head.inputs:
                 self.input = nn.ModuleDict(
-                    {name: _Table(config.feature_size(name), head.hidden_size, 0.1) for name in head.inputs}
+                    {name: Table(config.feature_size(name), head.hidden_size, 0.1) for name in head.inputs}
                 )
         self.output = nn.Linear(width, slot.output_rows)
         if head.tied is not None:
@@ -228,7 +249,7 @@ class _Head(nn.Module):
         ids: list[Tensor] = []
         offset = 0
         for name, table in self.input.items():
-            assert isinstance(table, _Table)
+            assert isinstance(table, Table)
             tables.append(table.weight)
             ids.append(features[name].reshape(-1) + offset)
             offset += table.weight.shape[0]

@@ -9,9 +9,21 @@ from typing import Any
 from musicgen_ext.architectures import CONFIGS, Config
 from musicgen_ext.train.recipes.attention import attention
 from musicgen_ext.train.recipes.recurrent import chorale, folk, jsb16, language_model, voices
+from musicgen_ext.train.recipes.variational import melody_vae
 from musicgen_ext.train.recipes.wavenet import wavenet
 
-__all__ = ["RECIPES", "attention", "chorale", "folk", "jsb16", "language_model", "model_config", "voices", "wavenet"]
+__all__ = [
+    "RECIPES",
+    "attention",
+    "chorale",
+    "folk",
+    "jsb16",
+    "language_model",
+    "melody_vae",
+    "model_config",
+    "voices",
+    "wavenet",
+]
 
 RECIPES: Mapping[str, Callable[..., Config]] = {
     "voices": voices,
@@ -19,6 +31,7 @@ RECIPES: Mapping[str, Callable[..., Config]] = {
     "chorale": chorale,
     "folk": folk,
     "language_model": language_model,
+    "melody_vae": melody_vae,
     "wavenet": wavenet,
     "attention": attention,
 }

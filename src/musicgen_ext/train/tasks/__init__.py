@@ -10,11 +10,17 @@ from musicgen_ext.train.models import Dropout
 from musicgen_ext.train.tasks.attention import AttentionTask, evaluate_attention
 from musicgen_ext.train.tasks.base import Likelihood, Part, Task
 from musicgen_ext.train.tasks.recurrent import RecurrentTask, evaluate
+from musicgen_ext.train.tasks.variational import VariationalTask
 from musicgen_ext.train.tasks.wavenet import WaveNetTask, evaluate_sound
 
 __all__ = ["TASKS", "Likelihood", "Part", "Task", "evaluate", "evaluate_attention", "evaluate_sound", "task_of"]
 
-TASKS: dict[str, Any] = {"attention": AttentionTask, "recurrent": RecurrentTask, "wavenet": WaveNetTask}
+TASKS: dict[str, Any] = {
+    "attention": AttentionTask,
+    "recurrent": RecurrentTask,
+    "wavenet": WaveNetTask,
+    "variational": VariationalTask,
+}
 """By the configuration's `arch`: classes that are made of a configuration, data of their `data_kind`, dropout and the
 settings of their objective."""
 

@@ -58,7 +58,7 @@ class _Tokens:
     def nats(self, module: Recurrent, device: torch.device, smoothing: float) -> Tensor:
         batch = self.batch.to(device)
         logits = module(batch.features)
-        return torch.stack([_nats(z, batch.targets[..., k], smoothing).sum() for k, z in enumerate(logits)]).sum()
+        return torch.stack([token_nats(z, batch.targets[..., k], smoothing).sum() for k, z in enumerate(logits)]).sum()
 
 
 def evaluate(
@@ -92,7 +92,7 @@ def evaluate(
             rows = [place[id(p)] for p in chunk]
             frames[rows] = [len(p.tokens) for p in chunk]
             for k, logits in enumerate(module(batch.features)):
-                nats[rows, k] = _nats(logits, batch.targets[..., k]).sum(0).double().cpu().numpy()
+                nats[rows, k] = token_nats(logits, batch.targets[..., k]).sum(0).double().cpu().numpy()
     module.train(was_training)
     tokens = frames * len(counted)
     return Likelihood(
@@ -103,7 +103,7 @@ def evaluate(
     )
 
 
-def _nats(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+def token_nats(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of every frame and sequence, float32, 0 where padded."""
     flat = F.cross_entropy(
         logits.flatten(0, 1).float(),
