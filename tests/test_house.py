@@ -36,6 +36,7 @@ FLOORS = {
     "encodings": 3,
     "features": 3,
     "interchange": 3,
+    "likeness": 3,
     "melodies": 3,
     "pictures": 3,
     "render": 3,
