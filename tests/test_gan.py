@@ -82,3 +82,180 @@ def test_rolls_that_do_not_fit_are_refused():
         encoding.decode(np.zeros((2, 16, 48)))
     with pytest.raises(ValueError, match="tempo: expected 4 to"):
         encoding.decode(np.zeros((1, 2, 16, 48)), tempo=float("nan"))
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+torch = pytest.importorskip("torch")
+
+from musicgen_ext import train, weights  # noqa: E402
+from musicgen_ext.architectures import GanConfig  # noqa: E402
+from musicgen_ext.train import checkpoint, rolls  # noqa: E402
+from musicgen_ext.train.datasets import Item, Scores  # noqa: E402
+from musicgen_ext.train.learners import Objective  # noqa: E402
+from musicgen_ext.train.models import Gan  # noqa: E402
+from musicgen_ext.train.recipes import gan_conv, gan_mlp  # noqa: E402
+
+SMALL = RollBars(steps_per_quarter=2, quarters=2, lowest_pitch=60, num_pitches=12)
+QUICK = train.Options(
+    epochs=3, batch_size=8, optimizer="adam", weight_decay=0.0, learning_rate=1e-3, ema=0.9, checkpoint_every=2,
+    mixed_precision=False, warmup_steps=1,
+)  # fmt: skip
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def small_corpus(rng, encoding=SMALL):
+    """Pieces of 8 bars: a triad in half notes over a moving voice."""
+
+    def piece():
+        notes = []
+        for bar in range(8):
+            root = int(rng.integers(0, 3))
+            notes += [(bar * 960, 960, 60 + root + step) for step in (0, 4, 7)]
+            notes += [(bar * 960 + 240 * i, 240, 71) for i in range(4) if rng.random() < 0.7]
+        return Score(notes, time_signatures=[(0, 2, 4)], key_signatures=[(0, 2, 0)])
+
+    items = [Item(f"{i}", piece()) for i in range(12)]
+    return rolls.rolls_of(Scores(items[:8], items[8:], []), encoding)
+
+
+def recipe(kind, encoding=SMALL, **options):
+    if kind == "mlp":
+        return gan_mlp(encoding=encoding.to_dict(), latent=5, hidden=[16], **options)
+    return gan_conv(encoding=encoding.to_dict(), latent=5, channels=4, **options)
+
+
+@pytest.mark.parametrize(("kind", "loss"), [("mlp", "wasserstein"), ("conv", "non_saturating")])
+def test_R46_resumed_game_is_the_unbroken_game(one_thread, rng, tmp_path, monkeypatch, kind, loss):
+    corpus, config = small_corpus(rng), recipe(kind, draw="bernoulli" if kind == "mlp" else "threshold", norm=True)
+    objective = {"loss": loss, "critic_steps": 3, "straight_through": kind == "mlp"}
+    options = {"options": QUICK, "objective": objective}
+    whole = train.fit(config, corpus, tmp_path / "whole", **options)
+    assert whole.steps == 24
+    save, saved = checkpoint.save, []
+
+    def save_then_die(folder, step, state):
+        path = save(folder, step, state)
+        saved.append(step)
+        if step == 10:  # between two steps of the generator
+            raise SystemError("pulled the plug")
+        return path
+
+    monkeypatch.setattr(checkpoint, "save", save_then_die)
+    with pytest.raises(SystemError):
+        train.fit(config, corpus, tmp_path / "broken", **options)
+    monkeypatch.setattr(checkpoint, "save", save)
+    train.fit(config, corpus, tmp_path / "broken", **options)
+    states = [checkpoint.load(checkpoint.found(tmp_path / name)[0]) for name in ("whole", "broken")]
+    for part in ("model", "average", "critic"):
+        assert all(torch.equal(value, states[1][part][name]) for name, value in states[0][part].items())
+    a, b = (weights.read(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
+    assert a.arch == "gan"
+    assert all(np.array_equal(value, b.tensors[name]) for name, value in a.tensors.items())
+    assert a.config == config.folded.to_dict()
+    assert a.card["metrics"]["valid_distance"] == whole.best
+    with pytest.raises(ValueError, match="got other objective"):
+        train.fit(config, corpus, tmp_path / "broken", options=QUICK, objective={**objective, "critic_steps": 2})
+
+
+def test_a_game_learns_what_bars_look_like(one_thread, rng, tmp_path):
+    corpus, config = small_corpus(rng), recipe("mlp", draw="bernoulli")
+    options = train.Options(
+        epochs=60, batch_size=16, optimizer="adam", weight_decay=0.0, learning_rate=5e-3, ema=0.9, warmup_steps=1,
+        evaluate_every=60, mixed_precision=False,
+    )  # fmt: skip
+    train.fit(config, corpus, tmp_path, options=options, objective={"critic_steps": 2})
+    file = weights.read(tmp_path / "model.safetensors")
+    module = Gan(GanConfig.from_dict(file.config))
+    module.load_state_dict({name: torch.from_numpy(value) for name, value in file.tensors.items()})
+    with torch.no_grad():
+        made = module(torch.randn(200, 5, generator=torch.Generator().manual_seed(0))).mean(0).numpy()
+    real = np.concatenate(corpus.train).mean(0)
+    chance = np.abs(real - real.mean()).mean()
+    assert np.abs(made - real).mean() < 0.6 * chance
+
+
+def test_a_gradient_that_is_no_number_stops_the_game(one_thread, rng, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("nan")))
+    with pytest.raises(train.DivergenceError, match="step 0: the gradient's norm is nan; no checkpoint was written"):
+        train.fit(recipe("mlp"), small_corpus(rng), tmp_path, options=QUICK)
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        ({"loss": "hinge"}, "objective.loss: expected 'non_saturating' or 'wasserstein', got 'hinge'"),
+        ({"critic_steps": 0}, "objective.critic_steps: expected an integer in"),
+        ({"penalty": -1.0}, "objective.penalty: expected a number >= 0"),
+        ({"penalty": "10"}, "objective.penalty: expected a number, got '10'"),
+        ({"beta1": float("nan")}, "objective.beta1: expected a number in"),
+        ({"straight_through": 1}, "objective.straight_through: expected true or false"),
+        ({"beta": 1}, "objective.beta: expected names out of"),
+        ({"feature_matching": 1.0}, "objective.feature_matching: expected 0 for arch 'gan'"),
+    ],
+)
+def test_mistakes_in_the_objective_are_named(rng, tmp_path, objective, words):
+    with pytest.raises(ValueError, match=words):
+        train.fit(recipe("mlp"), small_corpus(rng), tmp_path, options=QUICK, objective=objective)
+
+
+def test_what_does_not_fit_is_refused(rng, tmp_path):
+    corpus = small_corpus(rng)
+    with pytest.raises(ValueError, match=r"data: expected pictures of shape \[2, 8, 12\] .*, got \[2, 4, 12\]"):
+        train.fit(recipe("mlp", RollBars(4, 2, 60, 12)), corpus, tmp_path, options=QUICK)
+    with pytest.raises(ValueError, match=r"dropout.layer: expected 0 for an adversarial pair"):
+        train.fit(recipe("mlp"), corpus, tmp_path, options=QUICK, dropout=train.Dropout(layer=0.1))
+    with pytest.raises(ValueError, match="'gan_conv' makes pictures of a multiple of 4 steps and of 12 pitches"):
+        recipe("conv", RollBars(3, 3, 60, 12))
+    with pytest.raises(ValueError, match="'gan_mlp' learns from bars, got data encoded as 'sound'"):
+        gan_mlp(encoding={"name": "sound"})
+    good = recipe("mlp").to_dict()
+    for change, words in (
+        ({"draw": "coin"}, "config.draw: expected one of"),
+        ({"generator": good["discriminator"]}, "config.generator.input: expected one size"),
+        ({"discriminator": good["generator"]}, r"config.discriminator: expected input \[2, 4, 12\] and output \[1\]"),
+    ):
+        with pytest.raises(WeightsError, match=words):
+            GanConfig.from_dict({**good, **change})
+
+
+def test_scores_come_into_one_key(rng):
+    corpus = small_corpus(rng)
+    score = SMALL.decode(corpus.train[0])
+    sharp = Score(score.notes, key_signatures=[(0, 3, 0)])
+    assert np.array_equal(rolls.in_one_key(sharp).notes["pitch"], score.notes["pitch"] + 3)  # A major: up to C
+    flat = Score(score.notes, key_signatures=[(0, -1, 1)])
+    assert np.array_equal(rolls.in_one_key(flat).notes["pitch"], score.notes["pitch"] - 5)  # D minor: down to A minor
+    assert rolls.in_one_key(score) == score
+
+
+def test_bars_are_transposed_within_the_picture(rng):
+    corpus = rolls.RollCorpus([], [], [], SMALL, transpose=5)
+    bar = np.zeros(SMALL.shape, np.uint8)
+    bar[:, :, 2:10] = 1
+    seen = {int(np.flatnonzero(corpus.draw(bar, rng).any((0, 1)))[0]) for _ in range(60)}
+    assert seen == {0, 1, 2, 3, 4}
+    assert all(corpus.draw(bar, rng).sum() == bar.sum() for _ in range(5))
+
+
+def test_penalties_by_their_definitions(one_thread, rng):
+    """Of a linear discriminator the gradient is its weights, everywhere."""
+    from musicgen_ext.train.learners import Adversarial
+
+    corpus, config = small_corpus(rng), recipe("mlp").to_dict()
+    config["discriminator"]["layers"] = [{"kind": "dense", "units": 1}]
+    real = torch.zeros(4, *SMALL.shape)
+    for loss in ("wasserstein", "non_saturating"):
+        task = train.tasks.task_of(GanConfig.from_dict(config), corpus, train.Dropout(), {"loss": loss})
+        learner = Adversarial(task, QUICK, torch.device("cpu"))
+        assert task.settings == Objective(loss=loss)
+        norm = float(learner.critic.layers[0].weight.detach().norm())
+        want = (norm - 1) ** 2 if loss == "wasserstein" else 0.5 * norm**2
+        assert float(learner._penalty(real, real + 1).detach()) == pytest.approx(want, rel=1e-4)

@@ -12,10 +12,10 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from musicgen_ext.evaluate.copying import copying
 
 import musicgen_ext as mg
 from musicgen_ext.encodings import FOLK, SCALES, STEPS_PER_QUARTER, TICKS_PER_STEP, Meter, read_melody
+from musicgen_ext.evaluate.copying import copying
 from musicgen_ext.train.folk import folk, tune_key
 
 NOTES = ["C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"]

@@ -322,7 +322,7 @@ class _Run:
             raise self._diverged(f"the validation NLL is {got.nll}")
         if got.nll < self.best:
             self.best, self.best_step, self.since_best = got.nll, self.step, 0
-            numbers = {"valid_nll": got.nll, "steps": self.step, "minutes": round(self.seconds / 60, 1)}
+            numbers = {f"valid_{got.name}": got.nll, "steps": self.step, "minutes": round(self.seconds / 60, 1)}
             card = {**self.card, "metrics": {**self.card.get("metrics", {}), **numbers}, "seed": self.options.seed}
             export(self.learner.average, self.out / "model.safetensors", encoding=self.task.data.encoding, card=card)
             return False

@@ -15,7 +15,7 @@ import torch
 
 from musicgen_ext import files, weights
 from musicgen_ext.architectures import Config
-from musicgen_ext.train import data, midi, sound, told, voices, windows
+from musicgen_ext.train import data, midi, rolls, sound, told, voices, windows
 from musicgen_ext.train.export import export
 from musicgen_ext.train.folk import folk
 from musicgen_ext.train.loop import Options, Result, fit
@@ -29,6 +29,7 @@ DATASETS: Mapping[str, Callable[..., Any]] = {
     "midi": midi.midi,
     "folk": folk,
     "tokens": data.tokens,
+    "roll_bars": rolls.roll_bars,
     "sounds": sound.sounds,
     "told": told.told,
     "voices": voices.voices,
@@ -121,6 +122,7 @@ def run(
         start=weights_before, card=card, device=device, resume=resume, tensorboard=tensorboard, progress=progress,
     )  # fmt: skip
     best = weights.read(result.path)
+    task = task_of(type(model).from_dict(best.config), corpus, Dropout(), objective)  # as exported: norms are folded
     module = task.network()
     measured: dict[str, Likelihood] = {}
     if weights_before is not None:

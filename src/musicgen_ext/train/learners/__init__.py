@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from musicgen_ext.train.learners.adversarial import Adversarial, Objective
 from musicgen_ext.train.learners.base import Learner, NotFinite
 from musicgen_ext.train.learners.likelihood import MaximumLikelihood
 
-__all__ = ["LEARNERS", "Learner", "MaximumLikelihood", "NotFinite"]
+__all__ = ["LEARNERS", "Adversarial", "Learner", "MaximumLikelihood", "NotFinite", "Objective"]
 
-LEARNERS: dict[str, Any] = {}
+LEARNERS: dict[str, Any] = {"gan": Adversarial}
 """By the configuration's `arch`: classes made of a task, options and a device. All others learn by likelihood."""

@@ -47,24 +47,26 @@ class Learner(Protocol):
         """Go on from `state`, which may hold more than this learner put there."""
 
 
-def optimizer_of(module: nn.Module, options: Options) -> torch.optim.Optimizer:
-    """The optimiser that `options` describe; only matrices decay."""
+def optimizer_of(module: nn.Module, options: Options, beta1: float = 0.9) -> torch.optim.Optimizer:
+    """The optimiser that `options` describe; only matrices decay. `beta1` is of Adam."""
     matrices = [p for p in module.parameters() if p.dim() > 1]
     biases = [p for p in module.parameters() if p.dim() <= 1]
     groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": biases, "weight_decay": 0.0}]
     if options.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
     kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=options.learning_rate, betas=(0.9, options.beta2), fused=True)
+    return kind(groups, lr=options.learning_rate, betas=(beta1, options.beta2), fused=True)
 
 
-def update(module: nn.Module, optimizer: torch.optim.Optimizer, options: Options, step: int, total: int) -> None:
-    """Clip the gradients and take a step with them, at the learning rate of step `step` of `total`."""
+def update(
+    module: nn.Module, optimizer: torch.optim.Optimizer, options: Options, step: int, total: int, rate: float = 1.0
+) -> None:
+    """Clip the gradients and take a step with them, at `rate` times the learning rate of step `step` of `total`."""
     norm = float(nn.utils.clip_grad_norm_(module.parameters(), options.clip))
     if not np.isfinite(norm):
         raise NotFinite(f"the gradient's norm is {norm}")
     for group in optimizer.param_groups:
-        group["lr"] = options.learning_rate_at(step, total)
+        group["lr"] = rate * options.learning_rate_at(step, total)
     optimizer.step()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from musicgen_ext.architectures import CONFIGS, Config
 from musicgen_ext.train.recipes.attention import attention
+from musicgen_ext.train.recipes.gan import gan_conv, gan_mlp
 from musicgen_ext.train.recipes.recurrent import chorale, folk, jsb16, language_model, voices
 from musicgen_ext.train.recipes.variational import melody_vae
 from musicgen_ext.train.recipes.wavenet import wavenet
@@ -17,6 +18,8 @@ __all__ = [
     "attention",
     "chorale",
     "folk",
+    "gan_conv",
+    "gan_mlp",
     "jsb16",
     "language_model",
     "melody_vae",
@@ -31,6 +34,8 @@ RECIPES: Mapping[str, Callable[..., Config]] = {
     "chorale": chorale,
     "folk": folk,
     "language_model": language_model,
+    "gan_mlp": gan_mlp,
+    "gan_conv": gan_conv,
     "melody_vae": melody_vae,
     "wavenet": wavenet,
     "attention": attention,

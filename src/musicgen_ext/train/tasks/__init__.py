@@ -8,15 +8,27 @@ from typing import Any
 from musicgen_ext.architectures import CONFIGS
 from musicgen_ext.train.models import Dropout
 from musicgen_ext.train.tasks.attention import AttentionTask, evaluate_attention
-from musicgen_ext.train.tasks.base import Likelihood, Part, Task
+from musicgen_ext.train.tasks.base import Distance, Likelihood, Part, Task
+from musicgen_ext.train.tasks.gan import GanTask
 from musicgen_ext.train.tasks.recurrent import RecurrentTask, evaluate
 from musicgen_ext.train.tasks.variational import VariationalTask
 from musicgen_ext.train.tasks.wavenet import WaveNetTask, evaluate_sound
 
-__all__ = ["TASKS", "Likelihood", "Part", "Task", "evaluate", "evaluate_attention", "evaluate_sound", "task_of"]
+__all__ = [
+    "TASKS",
+    "Distance",
+    "Likelihood",
+    "Part",
+    "Task",
+    "evaluate",
+    "evaluate_attention",
+    "evaluate_sound",
+    "task_of",
+]
 
 TASKS: dict[str, Any] = {
     "attention": AttentionTask,
+    "gan": GanTask,
     "recurrent": RecurrentTask,
     "wavenet": WaveNetTask,
     "variational": VariationalTask,

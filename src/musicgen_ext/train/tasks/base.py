@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -27,6 +27,25 @@ class Likelihood:
     slots: Mapping[str, float]
     tokens: int
     measures: Mapping[str, float] = field(default_factory=dict)
+
+    name: ClassVar[str] = "nll"
+    """What `nll` is called in a model's card."""
+
+
+@dataclass(frozen=True)
+class Distance(Likelihood):
+    """What there is for models without a likelihood: how far their samples are from music that people made.
+
+    ``nll`` and ``macro``: 1 minus the mean overlapping area of feature distributions (`musicgen_ext.likeness`);
+    ``measures``: those areas; ``tokens``: how many excerpts were compared.
+    """
+
+    name: ClassVar[str] = "distance"
+
+    @classmethod
+    def of(cls, areas: Mapping[str, float], count: int) -> Distance:
+        distance = 1 - areas["mean"]
+        return cls(distance, distance, {}, count, {f"overlap_{name}": area for name, area in areas.items()})
 
 
 class Part(Protocol):
