@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ pytest.importorskip("torch")
 
 import musicgen_ext as mg
 from musicgen_ext import Score, cli, encodings, weights
-from musicgen_ext.encodings import CHORALE, VOICES
+from musicgen_ext.encodings import CHORALE, FOLK, VOICES
 from musicgen_ext.errors import MidiWarning
 from musicgen_ext.evaluate.copying import copying
 from musicgen_ext.evaluate.counting import CountingModel, counting_baseline
@@ -99,6 +100,21 @@ def test_a_folder_of_four_voices(folder: Path, rng: np.random.Generator) -> None
             assert one.given["tonic"][0] == data.find_key(pitch)[0]
     with pytest.raises(ValueError, match="expected a grid of voices, got 'bars'"):
         voices(folder, encoding="bars")
+
+
+def test_a_folder_of_tunes(folder: Path, rng: np.random.Generator) -> None:
+    for path in folder.iterdir():
+        score = mg.read_midi(path)
+        Score(score.notes[score.notes["track"] == 0], time_signatures=[(0, 3, 4)]).save(path)
+    grid = replace(FOLK, lengths=((8, 1.0),))
+    corpus = voices(folder, encoding=grid.to_dict(), known_meter=1.0, known_key=1.0, known_length=1.0)
+    given = corpus.draw(corpus.train[0], rng).given
+    assert set(given) == set(grid.given_sizes)
+    assert given["position"][:14].tolist() == [*range(12), 0, 1]
+    assert given["bar_length"][0] == 1 + FOLK.meters.index("3/4")
+    assert given["bars_left"][[0, 95, 96]].tolist() == [9, 2, 1]  # 24 quarters, then the end; 0 is unknown
+    keys = {(corpus.draw(corpus.train[0], rng).given["tonic"][0]) for _ in range(40)}
+    assert len(keys) > 6  # in any key
 
 
 # -- the command -----------------------------------------------------------------------------------------------------

@@ -125,11 +125,17 @@ def load(model: str | os.PathLike[str] | Model = "chorale", *, device: str = "cp
 
 @overload
 def sample(
-    model: Literal["chorale", "folk"] | ScoreModel = "chorale", *, num_samples: None = None, **options: Unpack[Options]
+    model: Literal["chorale", "folk"] | ScoreModel | TokenModel = "chorale",
+    *,
+    num_samples: None = None,
+    **options: Unpack[Options],
 ) -> Score: ...
 @overload
 def sample(
-    model: Literal["chorale", "folk"] | ScoreModel = "chorale", *, num_samples: int, **options: Unpack[Options]
+    model: Literal["chorale", "folk"] | ScoreModel | TokenModel = "chorale",
+    *,
+    num_samples: int,
+    **options: Unpack[Options],
 ) -> list[Score]: ...
 @overload
 def sample(model: Literal["flute"] | SoundModel, *, num_samples: None = None, **options: Unpack[Options]) -> Audio: ...
@@ -171,7 +177,7 @@ def sample(
         bars of 4/4), a tune is as long as one of those it learnt from, sound as the score that it plays.
     prompt : Score, PrettyMIDI or path; for a model of sound Audio, array or path; optional
         What the result begins with: music for the model's voices, four parts or a tune (on the grid, without silence
-        before the first note), or sound.
+        before the first note), for a language model any music, or sound.
     condition : dict, optional
         What the model is told: ``load(model).info["conditions"]`` lists names and values.
     temperature : float >= 0

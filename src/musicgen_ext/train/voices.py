@@ -13,6 +13,7 @@ from musicgen_ext.encodings import REST, VoiceGrid, Voices, read_voices
 from musicgen_ext.keys import nearest_key
 from musicgen_ext.train import datasets
 from musicgen_ext.train.data import Corpus, Ints, Piece, find_key, shifts_within
+from musicgen_ext.train.folk import tune_key
 from musicgen_ext.train.splits import SIMILARITY
 
 
@@ -123,8 +124,10 @@ def voices(
 
 
 def _key(grid: VoiceGrid, pitch: Ints) -> tuple[int | None, str | None]:
-    """As those who trained on the chorales heard it, and elsewhere as most would."""
-    if pitch.shape[1] == len(encodings.VOICES):
+    """As it was heard for the chorales and the tunes; for other numbers of voices, as most would hear it."""
+    if len(grid.voices) == len(encodings.VOICES):
         return find_key(pitch)
+    if len(grid.voices) == 1:
+        return tune_key(pitch[:, 0])
     tonic, mode = nearest_key(np.bincount(pitch[pitch != REST] % 12, minlength=12))
     return (tonic, mode) if mode in grid.modes else (None, None)
