@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +105,12 @@ def test_a_folder_of_tunes(folder: Path, rng: np.random.Generator) -> None:
     for path in folder.iterdir():
         score = mg.read_midi(path)
         Score(score.notes[score.notes["track"] == 0], time_signatures=[(0, 3, 4)]).save(path)
-    grid = replace(FOLK, lengths=((8, 1.0),))
-    corpus = voices(folder, encoding=grid.to_dict(), known_meter=1.0, known_key=1.0, known_length=1.0)
+    corpus = voices(folder, encoding=FOLK.to_dict(), known_meter=1.0, known_key=1.0, known_length=1.0)
     given = corpus.draw(corpus.train[0], rng).given
-    assert set(given) == set(grid.given_sizes)
+    assert set(given) == set(FOLK.given_sizes)
     assert given["position"][:14].tolist() == [*range(12), 0, 1]
     assert given["bar_length"][0] == 1 + FOLK.meters.index("3/4")
-    assert given["bars_left"][[0, 95, 96]].tolist() == [9, 2, 1]  # 24 quarters, then the end; 0 is unknown
+    assert given["left"][[95, 96]].tolist() == [2, 1]  # steps, and 1: 24 quarters, then the end; 0 would be unknown
     keys = {(corpus.draw(corpus.train[0], rng).given["tonic"][0]) for _ in range(40)}
     assert len(keys) > 6  # in any key
 
