@@ -8,6 +8,7 @@ from typing import Any, Literal, overload
 from musicgen_ext.encodings.bars import Bars
 from musicgen_ext.encodings.base import Encoding
 from musicgen_ext.encodings.melody_windows import ATTRIBUTES, FIRST_PITCH, MelodyWindows
+from musicgen_ext.encodings.frames import PianoRollFrames, read_frames
 from musicgen_ext.encodings.notes_to_sound import Line, NotesToSound
 from musicgen_ext.encodings.performance import Performance
 from musicgen_ext.encodings.pitch_sequence import PitchSequence
@@ -78,6 +79,7 @@ __all__ = [
     "Note",
     "NotesToSound",
     "Performance",
+    "PianoRollFrames",
     "PitchSequence",
     "RollBars",
     "Sound",
@@ -86,6 +88,7 @@ __all__ = [
     "Voices",
     "load",
     "named",
+    "read_frames",
     "read_melody",
     "read_voices",
     "slot_order",
@@ -97,16 +100,20 @@ _OF_TOKENS: dict[str, type[Encoding]] = {
     each.name: each for each in (Bars, MelodyWindows, Performance, PitchSequence, Told, VoiceGrid)
 }
 
-_OF_OTHERS: dict[str, type[NotesToSound] | type[RollBars] | type[Sound]] = {
-    each.name: each for each in (NotesToSound, RollBars, Sound)
+_OF_OTHERS: dict[str, type[NotesToSound] | type[PianoRollFrames] | type[RollBars] | type[Sound]] = {
+    each.name: each for each in (NotesToSound, PianoRollFrames, RollBars, Sound)
 }
 
 
 @overload
 def load(encoding: Mapping[str, Any], *, tokens: Literal[True]) -> Encoding: ...
 @overload
-def load(encoding: Mapping[str, Any], *, tokens: bool = False) -> Encoding | NotesToSound | RollBars | Sound: ...
-def load(encoding: Mapping[str, Any], *, tokens: bool = False) -> Encoding | NotesToSound | RollBars | Sound:
+def load(
+    encoding: Mapping[str, Any], *, tokens: bool = False
+) -> Encoding | NotesToSound | PianoRollFrames | RollBars | Sound: ...
+def load(
+    encoding: Mapping[str, Any], *, tokens: bool = False
+) -> Encoding | NotesToSound | PianoRollFrames | RollBars | Sound:
     """The encoding that a model file describes; with `tokens`, one that writes scores as tokens."""
     name = encoding.get("name")
     if isinstance(name, str) and name in _OF_OTHERS and not tokens:
