@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 from musicgen_ext.architectures.attention import AttentionConfig, MemoryConfig
 from musicgen_ext.architectures.feedforward import FeedForwardConfig, FeedForwardLayer
+from musicgen_ext.architectures.frames import FramesConfig
 from musicgen_ext.architectures.gan import GanConfig
 from musicgen_ext.architectures.recurrent import (
     CELLS,
@@ -39,6 +40,7 @@ __all__ = [
     "Feature",
     "FeedForwardConfig",
     "FeedForwardLayer",
+    "FramesConfig",
     "GanConfig",
     "Head",
     "MemoryConfig",
@@ -73,6 +75,7 @@ class Config(Protocol):
 
 
 CONFIGS: dict[str, type[Config]] = {
-    each.arch: each for each in (AttentionConfig, GanConfig, RecurrentConfig, VariationalConfig, WaveNetConfig)
+    each.arch: each
+    for each in (AttentionConfig, FramesConfig, GanConfig, RecurrentConfig, VariationalConfig, WaveNetConfig)
 }
 """By the name that a model file has for it."""
