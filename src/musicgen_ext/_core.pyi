@@ -388,6 +388,45 @@ def attention_sample(
     AttentionStates,
 ]: ...
 
+@final
+class FramesStates:
+    # Made by FramesModel.start and by frames_sample only.
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @property
+    def frame(self) -> int: ...
+    def __len__(self) -> int: ...
+    def __getstate__(self) -> tuple[Any, ...]: ...
+    def __setstate__(self, state: tuple[Any, ...]) -> None: ...
+
+@final
+class FramesModel:
+    def __init__(
+        self, config: dict[str, Any], trunk_channels: Sequence[int], tensors: dict[str, _Array], precision: str
+    ) -> None: ...
+    @property
+    def packed_bytes(self) -> int: ...
+    @property
+    def macs_per_frame(self) -> int: ...
+    def start(self, batch: int) -> FramesStates: ...
+
+# frames, log_probs, logits, the next state
+def frames_sample(
+    model: FramesModel,
+    state: FramesStates,
+    n_frames: int,
+    coins: npt.NDArray[np.float64],
+    forced: npt.NDArray[np.int8] | None,
+    options: SamplerOptions,
+    threads: int,
+    log_probs: bool,
+    logits: bool,
+) -> tuple[
+    npt.NDArray[np.uint8],
+    npt.NDArray[np.float64] | None,
+    npt.NDArray[np.float32] | None,
+    FramesStates,
+]: ...
+
 # audio
 tone_dtype: np.dtype[np.void]
 drum_program: int

@@ -14,6 +14,7 @@ void register_corpus(py::module_& m);
 void register_encodings(py::module_& m);
 void register_features(py::module_& m);
 void register_feedforward(py::module_& m);
+void register_frames(py::module_& m);
 void register_generate(py::module_& m);
 void register_match(py::module_& m);
 void register_midi(py::module_& m);
@@ -53,6 +54,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   register_features(m);
   register_generate(m);
   register_feedforward(m);
+  register_frames(m);
   register_wavenet(m);
   register_attention(m);
   register_midi(m);

@@ -19,6 +19,7 @@ from musicgen_ext.generate.arguments import (
 )
 from musicgen_ext.generate.attention import AttentionEngine
 from musicgen_ext.generate.feedforward import FeedForwardEngine
+from musicgen_ext.generate.frames import FramesEngine, SampledFrames
 from musicgen_ext.generate.recurrent import RecurrentEngine
 from musicgen_ext.generate.variational import VariationalEngine
 from musicgen_ext.generate.wavenet import SampledSound, WaveNetEngine
@@ -30,9 +31,12 @@ __all__ = [
     "MAX_FRAMES",
     "AttentionEngine",
     "Coins",
+    "Engine",
     "FeedForwardEngine",
+    "FramesEngine",
     "RecurrentEngine",
     "Sampled",
+    "SampledFrames",
     "SampledSound",
     "VariationalEngine",
     "WaveNetEngine",
@@ -43,10 +47,11 @@ __all__ = [
 ]
 
 
-Engine = AttentionEngine | RecurrentEngine | VariationalEngine | WaveNetEngine
+Engine = AttentionEngine | FramesEngine | RecurrentEngine | VariationalEngine | WaveNetEngine
 
 _ENGINES: dict[str, type[Engine]] = {
     "attention": AttentionEngine,
+    "frames": FramesEngine,
     "recurrent": RecurrentEngine,
     "variational": VariationalEngine,
     "wavenet": WaveNetEngine,
