@@ -15,7 +15,7 @@ import torch
 
 from musicgen_ext import files, weights
 from musicgen_ext.architectures import Config
-from musicgen_ext.train import data, midi, rolls, sound, told, voices, windows
+from musicgen_ext.train import data, frames, midi, rolls, sound, told, voices, windows
 from musicgen_ext.train.export import export
 from musicgen_ext.train.folk import folk
 from musicgen_ext.train.loop import Options, Result, fit
@@ -34,6 +34,7 @@ DATASETS: Mapping[str, Callable[..., Any]] = {
     "told": told.told,
     "voices": voices.voices,
     "windows": windows.windows,
+    "frames": frames.frames,
 }
 
 

@@ -2,9 +2,10 @@
 
 from musicgen_ext.train.models.attention import Attention
 from musicgen_ext.train.models.feedforward import FeedForward
+from musicgen_ext.train.models.frames import Frames
 from musicgen_ext.train.models.gan import Gan
 from musicgen_ext.train.models.recurrent import Dropout, Recurrent
 from musicgen_ext.train.models.variational import Variational
 from musicgen_ext.train.models.wavenet import WaveNet
 
-__all__ = ["Attention", "Dropout", "FeedForward", "Gan", "Recurrent", "Variational", "WaveNet"]
+__all__ = ["Attention", "Dropout", "FeedForward", "Frames", "Gan", "Recurrent", "Variational", "WaveNet"]

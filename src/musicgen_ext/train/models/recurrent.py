@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from musicgen_ext.architectures import PITCH_CLASSES, TOKEN_KINDS, Head, RecurrentConfig, Slot
+from musicgen_ext.architectures import PITCH_CLASSES, TOKEN_KINDS, FramesConfig, Head, RecurrentConfig, Slot
 
 _CELLS: dict[str, Any] = {
     "lstm": torch._VF.lstm,
@@ -202,7 +202,7 @@ class Table(nn.Module):
 class Cells(nn.Module):
     """The parameters of `nn.LSTM`, `nn.GRU` or `nn.RNN`, run layer by layer so that dropout can go in between."""
 
-    def __init__(self, config: RecurrentConfig) -> None:
+    def __init__(self, config: RecurrentConfig | FramesConfig) -> None:
         super().__init__()
         self.cell = config.cell
         self.hidden_size = config.hidden_size

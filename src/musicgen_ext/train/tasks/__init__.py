@@ -9,6 +9,7 @@ from musicgen_ext.architectures import CONFIGS
 from musicgen_ext.train.models import Dropout
 from musicgen_ext.train.tasks.attention import AttentionTask, evaluate_attention
 from musicgen_ext.train.tasks.base import Distance, Likelihood, Part, Task
+from musicgen_ext.train.tasks.frames import FramesTask
 from musicgen_ext.train.tasks.gan import GanTask
 from musicgen_ext.train.tasks.recurrent import RecurrentTask, evaluate
 from musicgen_ext.train.tasks.variational import VariationalTask
@@ -28,6 +29,7 @@ __all__ = [
 
 TASKS: dict[str, Any] = {
     "attention": AttentionTask,
+    "frames": FramesTask,
     "gan": GanTask,
     "recurrent": RecurrentTask,
     "wavenet": WaveNetTask,
