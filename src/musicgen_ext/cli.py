@@ -206,8 +206,12 @@ def _parser() -> _Parser:
     encode.add_argument("--force", action="store_true", help="begin anew whatever store is there")
 
     evaluate = command("evaluate", _evaluate, "measure models on a benchmark, or describe pieces", _EVALUATE)
-    evaluate.add_argument("what", nargs="+", metavar="jsb16 [MODEL …] | rendering MODEL | audio MODEL FILE … | FILE …")
-    evaluate.add_argument("--data", metavar="FILE", help="jsb16_separated.npz or .json")
+    evaluate.add_argument(
+        "what", nargs="+", metavar="jsb16 [MODEL …] | frames [MODEL …] | rendering MODEL | audio MODEL FILE … | FILE …"
+    )
+    evaluate.add_argument(
+        "--data", metavar="FILE", help="jsb16: jsb16_separated.npz or .json; frames: the folder with the four sets"
+    )
     evaluate.add_argument("--split", action="append", choices=("valid", "test"), help="valid and test")
     evaluate.add_argument("--scores", nargs="+", metavar="FILE", help="rendering: MIDI files that the model plays")
     evaluate.add_argument("--length", metavar="LENGTH", help='rendering: of every line, "60 s" (all of it)')
@@ -355,6 +359,7 @@ _EVALUATE = """\
 Measure models on a benchmark, or describe pieces.
 
   musicgen-ext evaluate jsb16 --data jsb16_separated.npz runs/jsb16/model.safetensors
+  musicgen-ext evaluate frames --data pianorolls runs/frames_jsb_notes/model.safetensors
   musicgen-ext evaluate *.mid
   musicgen-ext evaluate rendering flute --scores *.mid --length "60 s"
   musicgen-ext evaluate audio flute test/*.flac --train train/*.flac
@@ -707,6 +712,8 @@ def _encoding_options(arguments: argparse.Namespace) -> dict[str, Any]:
 def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.what[0] == "jsb16":
         return _evaluate_jsb16(arguments, arguments.what[1:])
+    if arguments.what[0] == "frames":
+        return _evaluate_frames(arguments, arguments.what[1:])
     if arguments.what[0] == "rendering":
         return _evaluate_rendering(arguments, arguments.what[1:])
     if arguments.what[0] == "audio":
@@ -743,6 +750,49 @@ def _evaluate_jsb16(arguments: argparse.Namespace, names: Sequence[str]) -> int:
         numbers[name] = {split: score.to_dict() for split, score in scores.items()}
         tables.append(evaluate.format_jsb16(scores, name=files.shown(name), parameters=parameters))
     print(json.dumps(numbers, indent=2) if arguments.json else "\n\n".join(tables))
+    return DONE
+
+
+def _evaluate_frames(arguments: argparse.Namespace, names: Sequence[str]) -> int:
+    from musicgen_ext import evaluate
+
+    if arguments.data is None:
+        raise Failure(f"evaluate frames: expected --data FOLDER with {', '.join(evaluate.FRAME_SETS)} (.npz)", USAGE)
+    paths = {one: os.path.join(arguments.data, f"{one}.npz") for one in evaluate.FRAME_SETS}
+    splits = arguments.split or ["valid", "test"]
+    loaded = {name: model.load(name) for name in names}
+    wanted: dict[str, list[str]] = {}
+    for name, each in loaded.items():
+        if not isinstance(each, model.FramesModel) or each.encoding.keys != 88:
+            raise Failure(f"{files.shown(name)}: expected a model of frames of 88 keys, got {each!r}")
+        own = each.info["card"].get("set")
+        wanted[name] = [own] if own in paths else list(paths)
+    sets = [one for one in paths if not names or any(one in each for each in wanted.values())]
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    scored: dict[str, dict[str, int]] = {}
+    for one in sets:
+        data = encodings.read_frames(paths[one])
+        rivals = {
+            "each key's share": evaluate.marginal_frames(data["train"]),
+            "each key after itself": evaluate.first_order_frames(data["train"]),
+        }
+        models = {name: each.log_prob for name, each in loaded.items() if one in wanted[name]}
+        for name, log_prob in {**rivals, **models}.items():
+            for split in splits:
+                with Progress(len(data[split]), f"{name} {one} {split}") as bar:
+                    score = evaluate.evaluate_frames(_counted(log_prob, bar), data[split])
+                found.setdefault(name, {}).setdefault(one, {})[split] = score.nats
+                scored.setdefault(one, {})[split] = score.frames
+    published: dict[str, dict[str, dict[str, float]]] = {
+        f"{label} (published)": {one: {"test": nats} for one, nats in numbers.items() if one in sets}
+        for kind in evaluate.FRAMES_PUBLISHED.values()
+        for label, numbers in kind.items()
+    }
+    if arguments.json:
+        print(json.dumps({"nats_per_frame": found, "frames": scored, "published": published}, indent=2))
+        return DONE
+    rows = [*found.items(), *((label, numbers) for label, numbers in published.items() if "test" in splits)]
+    print(evaluate.format_frames([(files.shown(name), numbers) for name, numbers in rows], splits))
     return DONE
 
 

@@ -44,6 +44,15 @@ from musicgen_ext.evaluate.four_parts import (
     voice_crossings,
     voice_ranges,
 )
+from musicgen_ext.evaluate.frames import (
+    FRAME_SETS,
+    FRAMES_PUBLISHED,
+    FrameScore,
+    evaluate_frames,
+    first_order_frames,
+    format_frames,
+    marginal_frames,
+)
 from musicgen_ext.evaluate.pitch import Pitch, yin
 from musicgen_ext.evaluate.sound import (
     Counting,
@@ -57,6 +66,8 @@ from musicgen_ext.evaluate.sound import (
 from musicgen_ext.keys import MODES
 
 __all__ = [
+    "FRAMES_PUBLISHED",
+    "FRAME_SETS",
     "JSB16_LOWEST_PITCH",
     "JSB16_PUBLISHED",
     "JSB16_SHA256",
@@ -68,6 +79,7 @@ __all__ = [
     "REST",
     "VOICES",
     "Counting",
+    "FrameScore",
     "Jsb16",
     "Jsb16Score",
     "LinearPrediction",
@@ -82,13 +94,17 @@ __all__ = [
     "describe",
     "divergence",
     "endings",
+    "evaluate_frames",
     "evaluate_jsb16",
+    "first_order_frames",
+    "format_frames",
     "format_jsb16",
     "format_rendering",
     "format_report",
     "hear",
     "key_of",
     "load_jsb16",
+    "marginal_frames",
     "melodic_steps",
     "note_lengths",
     "notes_of",

@@ -17,12 +17,14 @@ from musicgen_ext.audio import Audio
 from musicgen_ext.errors import WeightsError
 from musicgen_ext.midi import Score
 from musicgen_ext.model.base import Model, Options, check_device
+from musicgen_ext.model.frames import FramesModel
 from musicgen_ext.model.score import ScoreModel
 from musicgen_ext.model.sound import SoundModel
 from musicgen_ext.model.tokens import TokenModel
 from musicgen_ext.model.variational import VariationalModel
 
 __all__ = [
+    "FramesModel",
     "Model",
     "ScoreModel",
     "SoundModel",
@@ -44,6 +46,7 @@ _KINDS: dict[str | tuple[str, str], type[Model]] = {
     "recurrent": ScoreModel,
     "variational": VariationalModel,
     "wavenet": SoundModel,
+    "frames": FramesModel,
     **{("recurrent", name): TokenModel for name in ("bars", "performance", "pitch_sequence")},
 }
 
