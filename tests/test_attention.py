@@ -14,6 +14,7 @@ import pytest
 from musicgen_ext import Note, Score, encodings, generate, weights
 from musicgen_ext.architectures import AttentionConfig
 from musicgen_ext.errors import WeightsError
+from musicgen_ext.model import ToldModel
 from musicgen_reference import attention as reference
 from musicgen_reference import generate as draws
 
@@ -37,7 +38,7 @@ def config_of(width=48, num_heads=3, num_layers=2, mlp_size=80, context=11, *, m
             "context": context,
             "distances": [1, 2, 3, 5, 9],
             "advances": [i % 3 for i in range(37)] if memory else [],
-            "memory": MEMORY if memory else None,
+            "memory": (MEMORY if memory is True else memory) or None,
             **changes,
         }
     )
@@ -460,6 +461,67 @@ def test_R44_no_allocation_and_no_lock_in_a_step(tmp_path):
         check=False,
     )
     assert "counted" in result.stdout, result.stderr
+
+
+# -- the front door ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def duo():
+    """A model of random weights that writes melodies and is told chords."""
+    parts = (encodings.Performance(steps_per_beat=4, velocity_bins=0, max_shift=8, tracks=(t,)) for t in (0, 1))
+    encoding = encodings.Told(*parts, "chords")
+    n = encoding.vocab_size
+    told = {"vocab_size": n, "num_layers": 1, "context": 99, "reach": 4, "advances": [0] * 256 + [*range(1, 9), 0]}
+    config = config_of(16, 1, 1, 16, vocab_size=n, advances=told["advances"], memory=told)
+    file = random_file(config, np.random.default_rng(8))
+    file.tensors["output.bias"][256:264] += 4.0  # time goes on
+    return ToldModel(weights.ModelFile(None, "attention", config.to_dict(), encoding.to_dict(), {}, file.tensors))
+
+
+def test_the_front_door_takes_chords(duo, tmp_path):
+    chords = {"chords": "C G7:2 Am:2 -:1 Bb"}
+    score = duo.sample(condition=chords, seed=1, length="16 beats")
+    heard = score.notes[score.notes["track"] == 1]
+    assert [int(p) for p in heard["pitch"][:7]] == [36, 40, 43, 43, 47, 50, 53]
+    assert sorted(set(heard["start"].tolist())) == [0, 1920, 2880, 4320]
+    assert (score.notes["track"] == 0).any()
+    assert duo.sample(condition=chords, seed=1, length="16 beats", num_samples=3)[0] == score
+    told = score.copy()
+    told.notes = heard
+    told.save(tmp_path / "chords.mid")
+    for same in (told, tmp_path / "chords.mid", str(tmp_path / "chords.mid")):
+        assert duo.sample(condition={"chords": same}, seed=1, length="16 beats") == score
+    assert duo.sample(condition={"chords": "C"}, seed=1, length="16 beats") != score
+    streamed = list(duo.stream(condition=chords, seed=1, length="16 beats"))
+    assert len(streamed) == (score.notes["track"] == 0).sum()
+    # What it thinks of a score depends on what it is told; by default, what the score has beside it.
+    own, told_own = duo.log_prob(score), duo.log_prob(score, condition=chords)
+    np.testing.assert_array_equal(own, told_own)
+    assert (own != duo.log_prob(score, condition={})).any()
+    again = duo.sample(condition=chords, prompt=score, seed=2, length="24 beats")
+    first, before = (
+        sorted(x.notes[(x.notes["track"] == 0) & (x.notes["start"] < 1920)].tolist()) for x in (again, score)
+    )
+    assert [note[2] for note in first] == [note[2] for note in before]
+    assert pickle.loads(pickle.dumps(duo)).sample(condition=chords, seed=1, length="16 beats") == score
+    assert duo.info["encoding"]["condition"] == "chords"
+
+
+@pytest.mark.parametrize(
+    ("condition", "error", "words"),
+    [
+        ({"melody": "C"}, ValueError, "condition: expected names out of"),
+        ({"chords": "H7"}, ValueError, r"condition\['chords'\]: expected a root A to G"),
+        ({"chords": "C:0"}, ValueError, "expected quarter notes above 0"),
+        ({"chords": "-"}, ValueError, "expected chords"),
+        ({"chords": 7}, TypeError, r"condition\['chords'\]: expected a Score"),
+        ({"chords": "C D " * 10}, ValueError, r"condition\['chords'\]: expected at most 99 tokens of it"),
+    ],
+)
+def test_conditions_are_checked(duo, condition, error, words):
+    with pytest.raises(error, match=words):
+        duo.sample(condition=condition)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
+
+import numpy as np
 
 from musicgen_ext import _core
 from musicgen_ext.encodings.base import Encoding, Ints
@@ -14,6 +17,19 @@ from musicgen_ext.errors import WeightsError
 from musicgen_ext.midi import Score
 
 CONDITIONS = ("chords", "melody")
+CHORDS = {
+    "": (0, 4, 7),
+    "m": (0, 3, 7),
+    "7": (0, 4, 7, 10),
+    "m7": (0, 3, 7, 10),
+    "maj7": (0, 4, 7, 11),
+    "dim": (0, 3, 6),
+    "aug": (0, 4, 8),
+}
+"""What may follow a chord's root, and the semitones above it."""
+_CHORD = re.compile(r"([A-G])([#b]?)(.*)")
+_ROOTS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+_LOWEST_ROOT = 36
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,16 @@ class Told(Encoding):
         """The same out of a score that has nothing else, on any tracks."""
         return replace(self.told, tracks=None).encode(score, issues)
 
+    def together(self, music: Score, tokens: Ints) -> Score:
+        """What `music` is decoded from, with what was told beside it on a track of its own."""
+        other = self.told.decode(tokens)
+        notes = other.notes.copy()
+        if self.told.tracks is None or self.music.tracks is None or self.told.tracks[0] == self.music.tracks[0]:
+            notes["track"] = len(music.tracks)
+        both = music.copy()
+        both.notes = np.concatenate([music.notes, notes])
+        return both
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "name": self.name,
@@ -97,3 +123,36 @@ class Told(Encoding):
                 raise WeightsError(f"encoding.{key}: expected the JSON form of a performance encoding, got {value!r}")
             parts[key] = Performance.from_dict(value)
         return cls(parts["music"], parts["told"], encoding.get("condition", "melody"))
+
+
+def chords_score(symbols: str) -> Score:
+    """Block chords out of symbols: ``"C G7 Am:2 F:2"``.
+
+    Each has four quarter notes, or as many as stand behind its colon; ``-`` is a rest. Roots lie from C2 (36) to B2,
+    the other tones above them.
+
+    Raises
+    ------
+    ValueError
+        A symbol that is none; the message names it.
+    """
+    notes, beat = [], 0.0
+    for symbol in symbols.split():
+        name, _, beats = symbol.partition(":")
+        found = _CHORD.fullmatch(name)
+        if name != "-" and (found is None or found[3] not in CHORDS):
+            raise ValueError(f"expected a root A to G, # or b, and one of {list(CHORDS)}, got {symbol!r}")
+        try:
+            length = float(beats or 4)
+        except ValueError:
+            length = 0.0
+        if not 0 < length <= 1024:
+            raise ValueError(f"expected quarter notes above 0 behind the colon, got {symbol!r}")
+        start, end = round(480 * beat), round(480 * (beat + length))
+        if found is not None:
+            root = _LOWEST_ROOT + (_ROOTS[found[1]] + {"": 0, "#": 1, "b": -1}[found[2]]) % 12
+            notes += [(start, end - start, root + step, 80) for step in CHORDS[found[3]]]
+        beat += length
+    if not notes:
+        raise ValueError(f"expected chords, got {symbols!r}")
+    return Score(notes, ticks_per_quarter=480)

@@ -21,6 +21,7 @@ from musicgen_ext.model.frames import FramesModel
 from musicgen_ext.model.score import ScoreModel
 from musicgen_ext.model.sound import SoundModel
 from musicgen_ext.model.tokens import TokenModel
+from musicgen_ext.model.told import ToldModel
 from musicgen_ext.model.variational import VariationalModel
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "ScoreModel",
     "SoundModel",
     "TokenModel",
+    "ToldModel",
     "VariationalModel",
     "build_info",
     "load",
@@ -47,7 +49,12 @@ _KINDS: dict[str | tuple[str, str], type[Model]] = {
     "variational": VariationalModel,
     "wavenet": SoundModel,
     "frames": FramesModel,
-    **{("recurrent", name): TokenModel for name in ("bars", "performance", "pitch_sequence")},
+    **{
+        (arch, name): TokenModel
+        for arch in ("attention", "recurrent")
+        for name in ("bars", "performance", "pitch_sequence")
+    },
+    ("attention", "told"): ToldModel,
 }
 
 

@@ -45,10 +45,13 @@ class TokenEngine(Protocol):
     def most_tokens(self) -> int: ...
     @property
     def given(self) -> tuple[str, ...]: ...
+    def start(self, num_samples: int = 1, **arguments: Any) -> Any:
+        """As `RecurrentEngine.start`."""
+
     def sample(self, n_frames: int, **arguments: Any) -> Any:
         """As `RecurrentEngine.sample`, with its `Sampled`."""
 
-    def log_prob(self, tokens: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    def log_prob(self, tokens: npt.ArrayLike, **arguments: Any) -> npt.NDArray[np.float64]:
         """As `RecurrentEngine.log_prob`."""
 
 
@@ -64,6 +67,7 @@ class _Plan:
     choices: Mapping[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)  # for the provenance
+    memory: Ints | None = None  # what a model with an encoder is told
 
 
 class TokenModel(Model):
@@ -322,8 +326,10 @@ class TokenModel(Model):
         if end is not None:
             unended[end] = False
         coins, state = generate.Coins(plan.seed, range(first, first + count)), None
-        for number, may_end in self._blocks(plan, block):
-            begun = plan.begun[:number, None] if state is None and len(plan.begun) else None
+        if plan.memory is not None:
+            state = self._engine.start(count, memory=plan.memory)
+        for made, (number, may_end) in enumerate(self._blocks(plan, block)):
+            begun = plan.begun[:number, None] if not made and len(plan.begun) else None
             mask = np.broadcast_to(plan.allowed if may_end else unended, (1, 1, len(unended)))
             if begun is not None and plan.choices:
                 mask = np.repeat(mask, len(begun), axis=0)
