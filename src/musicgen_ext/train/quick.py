@@ -49,7 +49,7 @@ def from_scratch(
             "mixed_precision": True,
         },
         "dropout": {"layer": 0.35, "weight": 0.2},
-        "card": {"data": _folder(data)},
+        "card": {"data": _folder(data), "command": f"musicgen-ext train --model {model} --encoding {encoding}"},
     }  # fmt: skip
 
 
@@ -75,6 +75,7 @@ def from_model(start: str | os.PathLike[str], data: str | os.PathLike[str]) -> d
         raise WeightsError(f"{files.shown(start)}: expected a model of notes to go on with, got one of {name!r}")
     source = {"kind": kind, "path": os.fspath(data), "encoding": dict(file.encoding), "test_share": 0.0}
     card: dict[str, Any] = {key: file.card[key] for key in ("description", "licence") if key in file.card}
+    card["command"] = f"musicgen-ext train --from {files.shown(os.path.basename(start))}"
     card["data"] = f"{file.card.get('data', 'unknown data')}; then {_folder(data)}"
     return {
         "data": source,

@@ -91,8 +91,8 @@ def run(
     ValueError
         The file is not TOML, or a table or key is unknown or has a wrong value; the message names file and key.
     """
-    where = "config" if isinstance(config, Mapping) else files.shown(config)
-    tables = dict(config) if isinstance(config, Mapping) else _read(config)
+    file, tables = (None, dict(config)) if isinstance(config, Mapping) else (files.shown(config), _read(config))
+    where = "" if file is None else f"{file}: "
     try:
         dropout = _options(Dropout, "dropout", tables.get("dropout", {}))
         corpus = _corpus({**tables.get("data", {}), **({} if data_path is None else {"path": os.fspath(data_path)})})
@@ -105,15 +105,15 @@ def run(
         options = _training(training, task)
         settings = _only(tables.get("run", {}), "run", {"out", "notes"})
     except ValueError as e:
-        raise type(e)(f"{where}: {e}") from e
+        raise type(e)(f"{where}{e}") from e
     if out is None and "out" not in settings:
-        raise ValueError(f"{where}: run.out: expected a folder, here or as `out`, got none")
+        raise ValueError(f"{where}run.out: expected a folder, here or as `out`, got none")
     folder = Path(settings["out"] if out is None else out)
     if threads is not None:
         torch.set_num_threads(threads)
     card = {
+        "command": f"musicgen-ext train {'' if file is None else Path(file).name} --seed {options.seed}",
         **tables.get("card", {}),
-        "command": f"musicgen-ext train {'' if where == 'config' else Path(where).name} --seed {options.seed}",
         "hardware": f"{_processor()}, {torch.get_num_threads()} thread(s)" if device == "cpu" else device,
         "software": f"torch {torch.__version__}, Python {platform.python_version()}",
     }
