@@ -385,3 +385,107 @@ def test_R33_configs_out_of_bounds_are_refused_before_building(rng):
     file.encoding["steps"] = 8
     with pytest.raises(WeightsError, match=r"encoding.steps: expected 9 as in the config, got 8"):
         VariationalModel(file)
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+def test_directions_raise_their_own_attribute_by_a_deviation(rng):
+    pytest.importorskip("torch")
+    from musicgen_ext.train.tasks.variational import directions
+
+    # z tells of the first two attributes, which go together, and of the third not at all.
+    attributes = rng.standard_normal((4000, 3))
+    attributes[:, 1] += attributes[:, 0]
+    attributes /= attributes.std(0)
+    readings = 0.3 * rng.standard_normal((2, 8))
+    means = attributes[:, :2] @ readings + 0.03 * rng.standard_normal((4000, 8))
+    found = directions(attributes, means)
+    read = np.linalg.lstsq(means, attributes, rcond=None)[0]
+    np.testing.assert_allclose((found @ read)[:2, :2], np.eye(2), atol=0.02)
+    assert np.linalg.norm(found, axis=1).max() <= 2.0 + 1e-9
+
+
+@pytest.mark.parametrize("decoder", ["initial", "repeat"])
+def test_training_a_model_of_windows(decoder, tmp_path, rng):
+    """From a folder of MIDI files to a model that says what its latent vectors cost."""
+    pytest.importorskip("torch")
+    import json
+
+    from musicgen_ext.train.run import run
+
+    for i in range(12):
+        steps = rng.integers(-3, 4, 40)
+        tune(*np.clip(66 + np.cumsum(steps), 55, 80).tolist()).save(tmp_path / f"{i}.mid")
+    (tmp_path / "vae.toml").write_text(
+        f"""
+        [data]
+        kind = "windows"
+        [model]
+        recipe = "melody_vae"
+        decoder = "{decoder}"
+        latent_size = 6
+        encoder_size = 16
+        hidden_size = 16
+        [train]
+        epochs = 2
+        batch_size = 8
+        [objective]
+        anneal_steps = 4
+        free_nats = 1.0
+        importance_samples = 3
+        [dropout]
+        token = 0.2
+        """
+    )
+    result, measured = run(tmp_path / "vae.toml", data_path=tmp_path, out=tmp_path / "out", threads=1, progress=False)
+    lines = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert lines[1]["valid"] < lines[0]["valid"]
+    test = json.loads((tmp_path / "out/results.json").read_text())["test"]
+    assert test["measures"].keys() == {"reconstruction", "kl", "active_units", "importance_nll"}
+    assert test["nll"] * 32 == pytest.approx(test["measures"]["reconstruction"] + test["measures"]["kl"], rel=1e-5)
+    model = mg.load(result.path)
+    assert model.info["metrics"]["test"]["measures"] == dict(measured["test"].measures)
+    assert any(direction.any() for direction in model.attributes.values())
+    notes, deviation = model.engine.spread["density"]
+    assert notes == pytest.approx(16, abs=1)  # eighths
+    assert deviation > 0
+    assert model.sample(seed=1).notes["pitch"].min() >= 55
+
+
+def test_objectives_are_checked(rng):
+    pytest.importorskip("torch")
+    from musicgen_ext.train.tasks.variational import Objective
+
+    assert [Objective(beta=0.5, anneal_steps=4).beta_at(step) for step in (0, 1, 3, 9)] == [0.125, 0.25, 0.5, 0.5]
+    for change, words in (
+        ({"beta": -1}, "objective.beta: expected a number >= 0, got -1"),
+        ({"free_nats": float("nan")}, "objective.free_nats"),
+        ({"anneal_steps": 1.5}, "objective.anneal_steps: expected an integer >= 0, got 1.5"),
+        ({"importance_samples": 0}, "objective.importance_samples: expected an integer >= 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Objective(**change)
+
+
+def test_windows_begin_with_bars_and_leave_triplets_out(tmp_path):
+    pytest.importorskip("torch")
+    from musicgen_ext.train.windows import windows
+
+    quarters = [(480 * i, 480, 60 + i % 5) for i in range(-1, 16)]  # an upbeat of a quarter, then four bars
+    upbeat = mg.Score([(t + 480, n, p) for t, n, p in quarters])
+    crooked = mg.Score([(t, n, p) for t, n, p in quarters[1:13]] + [(13 * 480 + 160 * i, 160, 62) for i in range(3)])
+    waltz = mg.Score(quarters[1:], time_signatures=[(0, 3, 4)])
+    for split in ("train", "valid"):
+        (tmp_path / split).mkdir()
+        for name, score in (("upbeat", upbeat), ("crooked", crooked), ("waltz", waltz)):
+            score.save(tmp_path / split / f"{name}.mid")
+    corpus = windows(tmp_path, straight=True, similarity=None)
+    assert {name.split("/")[-1] for name, _ in corpus.failures} == {"waltz.mid"}
+    assert "expected bars of which 32 sixteenths are a whole number" in corpus.failures[0][1]
+    names = [piece.name for piece in corpus.train]
+    assert [sum("crooked" in name for name in names), sum("upbeat" in name for name in names)] == [1 + 1, 3]
+    assert all(len(piece.tokens) == 32 for piece in corpus.train)
+    with pytest.raises(ValueError, match="bars: expected 'written' or 'heard', got 'seen'"):
+        windows(tmp_path, bars="seen")
