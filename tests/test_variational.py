@@ -295,6 +295,21 @@ def test_R42_a_model_can_be_pickled_and_loaded(rng, tmp_path):
     assert loaded.info["config"]["latent_size"] == 6
 
 
+def test_the_command_line_takes_attributes_and_z(model, tmp_path, capsys):
+    from musicgen_ext.cli import main
+
+    path = tmp_path / "vae.safetensors"
+    weights.write(path, variational_file(np.random.default_rng(3))[1])
+    np.save(tmp_path / "z.npy", np.ones(6))
+    out = str(tmp_path / "out.mid")
+    assert main(["sample", str(path), "-c", "density=1.5", "-c", f"z={tmp_path}/z.npy", "-o", out]) == 0
+    made = mg.read_midi(out)
+    again = model.sample(condition={"density": 1.5, "z": np.ones(6)}, seed=made.provenance["seed"])
+    assert made.notes.tolist() == again.notes.tolist()
+    assert main(["sample", str(path), "-c", "density=much", "-o", out, "--force"]) == 2
+    assert "--condition density: expected a number, got 'much'" in capsys.readouterr().err
+
+
 # -- windows of melodies -----------------------------------------------------------------------------------------------
 
 

@@ -430,7 +430,7 @@ def _sample(arguments: argparse.Namespace) -> int:
             )
     if count is not None and "-" in outputs:
         raise Failure("-: expected one piece for standard output, not -n", USAGE)
-    condition = _condition(arguments)
+    condition = _condition(arguments, loaded)
     wanted = range(1 if count is None else max(count, 0))
     if not arguments.force:
         for i in wanted:
@@ -478,27 +478,28 @@ def _read(condition: dict[str, Any]) -> dict[str, Any]:
     for name in ("soprano", "score"):
         if name in read:
             read[name] = read_midi(read[name])
-    if "frames" in read:
-        path = read["frames"]
+    for name in read.keys() & {"frames", "z"}:
+        path = read[name]
         try:
-            read["frames"] = np.load(path, allow_pickle=False)
+            read[name] = np.load(path, allow_pickle=False)
         except ValueError as error:
             raise Failure(f"{files.shown(path)}: expected an array of numbers in .npy form: {error}") from None
     return read
 
 
-def _condition(arguments: argparse.Namespace) -> dict[str, Any]:
+def _condition(arguments: argparse.Namespace, loaded: model.Model) -> dict[str, Any]:
     condition: dict[str, Any] = {}
     for pair in arguments.condition:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise Failure(f"--condition: expected NAME=VALUE, got {pair!r}", USAGE)
         condition[name] = value
-    if "pickup" in condition:
+    attributes = loaded.attributes if isinstance(loaded, model.VariationalModel) else ()
+    for name in condition.keys() & {"pickup", *attributes}:
         try:
-            condition["pickup"] = float(condition["pickup"])
+            condition[name] = float(condition[name])
         except ValueError:
-            raise Failure(f"--condition pickup: expected a number, got {condition['pickup']!r}", USAGE) from None
+            raise Failure(f"--condition {name}: expected a number, got {condition[name]!r}", USAGE) from None
     if arguments.soprano is not None:
         condition["soprano"] = arguments.soprano
     if arguments.voices is not None:
