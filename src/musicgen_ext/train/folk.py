@@ -16,7 +16,6 @@ import numpy.typing as npt
 from musicgen_ext.encodings import FOLK, REST, SCALES, STEPS_PER_QUARTER, Meter
 from musicgen_ext.train.data import Corpus, Piece
 from musicgen_ext.train.datasets import collection
-from musicgen_ext.train.rebuild_folk import tune_name
 
 Ints = npt.NDArray[np.int32]
 
@@ -91,12 +90,11 @@ def folk(
     scores = collection("folk_melodies", name)
     for split in pieces:
         for item in getattr(scores, split):
-            tune = tunes[int(item.name.rsplit("/", 1)[1])]
-            read = _on_grid(tune, ticks)
+            read = _on_grid(tunes[int(item.name.rsplit("/", 1)[1])], ticks)
             if read is not None:
                 tokens, fact = read
-                facts[tune_name(tune)] = fact
-                pieces[split].append(Piece(tune_name(tune), tokens))
+                facts[item.name] = fact
+                pieces[split].append(Piece(item.name, tokens))
     lowest, highest = FOLK.first_pitch, FOLK.vocab_size - 1
 
     def told(piece: Piece, shift: int, meter: bool, key: bool, length: bool) -> Piece:
