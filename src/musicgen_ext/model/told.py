@@ -6,14 +6,14 @@ import dataclasses
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Unpack, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from musicgen_ext import encodings, generate
-from musicgen_ext.encodings import Note, Told
+from musicgen_ext.encodings import Told
 from musicgen_ext.encodings.told import CHORDS, chords_score
 from musicgen_ext.errors import WeightsError
 from musicgen_ext.midi import Score
@@ -28,7 +28,8 @@ class ToldModel(TokenModel):
 
     ``condition={"chords": …}`` (or ``{"melody": …}``: `info` says which it knows) is a Score or file with nothing else
     in it, or for chords a string such as ``"C G7 Am:2 F:2"``: four quarter notes each, or as many as it says. The
-    result holds both, each on its track. Without a condition the model is told nothing.
+    result of `sample` holds both, each on its track; `stream` gives the notes that the model writes. Without a
+    condition the model is told nothing.
     """
 
     def _build(self) -> None:
@@ -58,16 +59,12 @@ class ToldModel(TokenModel):
     def sample(self, *, num_samples: int, **options: Unpack[Options]) -> list[Score]: ...
     def sample(self, *, num_samples: int | None = None, **options: Any) -> Score | list[Score]:
         """Make music; arguments and result as for `musicgen_ext.sample`, what it was told included."""
-        made = super().sample(num_samples=cast("Any", num_samples), **options)
+        made: Score | list[Score] = super().sample(num_samples=cast("Any", num_samples), **options)
         memory = self._memory(options.get("condition"))
         if memory is None:
             return made
         both = [self._both(score, memory) for score in (made if isinstance(made, list) else [made])]
         return both if isinstance(made, list) else both[0]
-
-    def stream(self, **options: Unpack[Options]) -> Iterator[Note]:  # type: ignore[override]
-        """The notes that the model writes, as `TokenModel.stream`; not those that it is told."""
-        return cast("Iterator[Note]", super().stream(**options))
 
     def log_prob(self, score: Any, *, condition: Mapping[str, Any] | None = None) -> npt.NDArray[np.float64]:
         """What the model thinks of a score, given what it is told.
