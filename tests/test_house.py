@@ -28,6 +28,7 @@ FLOORS = {
     "general_midi": 1,
     "hashing": 1,
     "keys": 1,
+    "recognition": 1,
     "tables": 1,
     "timing": 1,
     "audio": 2,

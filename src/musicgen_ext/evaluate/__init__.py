@@ -63,7 +63,9 @@ from musicgen_ext.evaluate.sound import (
     hear,
     rendering_report,
 )
+from musicgen_ext.evaluate.style import format_style, style_report
 from musicgen_ext.keys import MODES
+from musicgen_ext.recognition import Recogniser, Survival, excerpts, style_features, survival, top_line
 
 __all__ = [
     "FRAMES_PUBLISHED",
@@ -85,7 +87,9 @@ __all__ = [
     "LinearPrediction",
     "Piece",
     "Pitch",
+    "Recogniser",
     "Rendering",
+    "Survival",
     "bits_per_sample",
     "chord_changes",
     "consonance",
@@ -96,11 +100,13 @@ __all__ = [
     "endings",
     "evaluate_frames",
     "evaluate_jsb16",
+    "excerpts",
     "first_order_frames",
     "format_frames",
     "format_jsb16",
     "format_rendering",
     "format_report",
+    "format_style",
     "hear",
     "key_of",
     "load_jsb16",
@@ -117,6 +123,10 @@ __all__ = [
     "repetition",
     "report",
     "strong_beats",
+    "style_features",
+    "style_report",
+    "survival",
+    "top_line",
     "voice_crossings",
     "voice_ranges",
     "yin",
