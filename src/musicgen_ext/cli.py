@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -176,6 +177,19 @@ def _parser() -> _Parser:
     sample.add_argument("--sr", type=_whole, metavar="HZ", help="sample rate of sound (44100, or the model's)")
     sample.add_argument("--force", action="store_true", help="overwrite files that exist")
 
+    transfer = command("transfer", _transfer, "tell a piece in another style", _TRANSFER)
+    transfer.add_argument("model", metavar="MODEL", help="file of a model of styles")
+    transfer.add_argument("piece", metavar="FILE", help="MIDI file")
+    transfer.add_argument("-o", "--output", required=True, metavar="FILE", help=".mid or .wav; -: stdout")
+    transfer.add_argument(
+        "-c", "--condition", action="append", default=[], metavar="NAME=VALUE", help="style=folk density=high …"
+    )
+    transfer.add_argument("--hear", choices=encodings.HEARD, help="of the piece: all, outer lines or melody (melody)")
+    transfer.add_argument("--temperature", type=float, default=0.0, metavar="T", help="above 0: varied (0.0)")
+    transfer.add_argument("--seed", type=_whole, metavar="SEED", help="of what is varied")
+    transfer.add_argument("--sr", type=_whole, metavar="HZ", help="sample rate of sound (44100)")
+    transfer.add_argument("--force", action="store_true", help="overwrite a file that exists")
+
     train = command("train", _train, "train a model, or make one your own (needs [train])", _TRAIN)
     train.add_argument("config", metavar="CONFIG.toml", nargs="?", help="what the run is (see python/examples)")
     train.add_argument("--model", choices=("gru", "lstm", "rnn"), help="a language model, without a CONFIG.toml")
@@ -207,7 +221,9 @@ def _parser() -> _Parser:
 
     evaluate = command("evaluate", _evaluate, "measure models on a benchmark, or describe pieces", _EVALUATE)
     evaluate.add_argument(
-        "what", nargs="+", metavar="jsb16 [MODEL …] | frames [MODEL …] | rendering MODEL | audio MODEL FILE … | FILE …"
+        "what",
+        nargs="+",
+        metavar="jsb16 [MODEL …] | frames [MODEL …] | rendering MODEL | audio MODEL FILE … | style MODEL … | FILE …",
     )
     evaluate.add_argument(
         "--data", metavar="FILE", help="jsb16: jsb16_separated.npz or .json; frames: the folder with the four sets"
@@ -331,6 +347,13 @@ A model of sound plays a score; a model of notes is heard on a small synthesiser
   musicgen-ext sample flute -c score=chorale.mid -o chorale.wav
   musicgen-ext sample flute -c score=chorale.mid --voices soprano -o soprano.flac --seed 7
 """
+_TRANSFER = """\
+Tell a piece in another style: encode it, window by window, and decode it under other labels.
+
+  musicgen-ext transfer runs/vae_gan/model.safetensors song.mid -c style=chorale -o chorale.mid
+
+`musicgen-ext info MODEL` lists the labels of each group. What is measured (density) stays as it is unless it is given.
+"""
 _TRAIN = """\
 Train a model, or make one your own.
 
@@ -363,11 +386,14 @@ Measure models on a benchmark, or describe pieces.
   musicgen-ext evaluate *.mid
   musicgen-ext evaluate rendering flute --scores *.mid --length "60 s"
   musicgen-ext evaluate audio flute test/*.flac --train train/*.flac
+  musicgen-ext evaluate style runs/vae_gan/model.safetensors vae_gan.toml --data corpora/
 
 The first prints nats per note of the JSB chorales, beside counting models and published numbers; the second a report
 over four-part pieces: ranges, parallels, consonance, note lengths, repetition, endings. The third plays every line of
 scores and listens: the share of notes with the right pitch, levels, and noise over time. The fourth prints bits per
-sample of sounds, beside counting and linear prediction; what a model is told of x.flac is in x.mid.
+sample of sounds, beside counting and linear prediction; what a model is told of x.flac is in x.mid. The fifth tells
+held-out music in each of a model's styles: what survives of it, and whether a classifier that learnt from real music
+recognises the new style.
 """
 
 
@@ -472,6 +498,32 @@ def _sample(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _transfer(arguments: argparse.Namespace) -> int:
+    name: str = arguments.output
+    if name != "-" and not name.lower().endswith(_MIDI + _WAV):
+        raise Failure(f"{files.shown(name)}: expected a name in {', '.join(_MIDI + _WAV)}", USAGE)
+    loaded = _style_model(arguments.model)
+    labels = _pairs(arguments)
+    if name != "-" and not arguments.force:
+        _refuse_to_overwrite(name)
+    piece = read_midi(arguments.piece)
+    hear = {} if arguments.hear is None else {"hear": arguments.hear}
+    told = loaded.transfer(piece, temperature=arguments.temperature, seed=arguments.seed, **hear, **labels)
+    for issue in told.provenance.get("issues", []):
+        _say(f"warning: {issue}")
+    _write(told, name, arguments.sr)
+    wrote = "standard output" if name == "-" else files.shown(name)
+    print(f"{wrote}: {len(told.notes)} notes, {told.end_time:.1f} s", file=sys.stderr if name == "-" else sys.stdout)
+    return DONE
+
+
+def _style_model(name: str) -> model.StyleModel:
+    loaded = model.load(name)
+    if not isinstance(loaded, model.StyleModel):
+        raise Failure(f"{files.shown(name)}: expected a model of styles (arch 'vae_gan'), got {loaded!r}")
+    return loaded
+
+
 def _read(condition: dict[str, Any]) -> dict[str, Any]:
     """The condition with what its files hold."""
     read = dict(condition)
@@ -487,13 +539,18 @@ def _read(condition: dict[str, Any]) -> dict[str, Any]:
     return read
 
 
-def _condition(arguments: argparse.Namespace, loaded: model.Model) -> dict[str, Any]:
+def _pairs(arguments: argparse.Namespace) -> dict[str, Any]:
     condition: dict[str, Any] = {}
     for pair in arguments.condition:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise Failure(f"--condition: expected NAME=VALUE, got {pair!r}", USAGE)
         condition[name] = value
+    return condition
+
+
+def _condition(arguments: argparse.Namespace, loaded: model.Model) -> dict[str, Any]:
+    condition = _pairs(arguments)
     attributes = loaded.attributes if isinstance(loaded, model.VariationalModel) else ()
     for name in condition.keys() & {"pickup", *attributes}:
         try:
@@ -719,6 +776,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         return _evaluate_rendering(arguments, arguments.what[1:])
     if arguments.what[0] == "audio":
         return _evaluate_audio(arguments, arguments.what[1:])
+    if arguments.what[0] == "style":
+        return _evaluate_style(arguments, arguments.what[1:])
     return _evaluate_files(arguments, arguments.what)
 
 
@@ -867,6 +926,66 @@ def _evaluate_rendering(arguments: argparse.Namespace, names: Sequence[str]) -> 
     if failed:
         _say(f"{len(arguments.scores) - failed} of {len(arguments.scores)} scores played, {failed} failed")
     return BAD_DATA if failed else DONE
+
+
+_EXCERPT_BARS = 4  # of what a style is recognised in
+_SAMPLES = 64  # of them, of every style
+
+
+def _evaluate_style(arguments: argparse.Namespace, names: Sequence[str]) -> int:
+    from musicgen_ext import evaluate, train
+
+    if not 1 <= len(names) <= 2 or (len(names) == 1 and arguments.data is None):
+        raise Failure("evaluate style: expected a model, and CONFIG.toml or --data FOLDER of its music", USAGE)
+    loaded = _style_model(names[0])
+    encoding, group = loaded.encoding, loaded.encoding.groups[0]
+    if len(names) == 2:
+        data = train.read_corpus(names[1], arguments.data)
+    else:
+        rolls = {key: value for key, value in encoding.roll_bars.to_dict().items() if key not in ("name", "onsets")}
+        data = train.styles(
+            arguments.data, group=group.name, density=0, bars=encoding.bars, one_key=encoding.one_key, **rolls
+        )
+    if not isinstance(data, train.StyleCorpus) or data.styled_bars.groups[0] != group:
+        raise Failure(f"{files.shown(names[-1])}: expected music in the styles {list(group.labels)}")
+    if data.styled_bars.shape != encoding.shape:
+        got = f"{list(data.styled_bars.shape)}, got {list(encoding.shape)}"
+        raise Failure(f"{files.shown(names[0])}: expected a model of pictures of shape {got}")
+    together = -(-_EXCERPT_BARS // encoding.bars)
+
+    def music_of(pieces: Sequence[Any]) -> dict[str, Any]:
+        found = {}
+        for i, name in enumerate(group.labels):
+            cut = [evaluate.excerpts(piece.windows, together) for piece in pieces if piece.labels[0, 0] == i]
+            found[name] = np.concatenate([np.zeros((0, *cut[0].shape[1:]), np.uint8), *cut])
+            if not len(found[name]):
+                raise Failure(f"{files.shown(names[-1])}: expected {_EXCERPT_BARS} bars on end of {name!r}, got none")
+        return found
+
+    def told(pictures: Any, target: str, hear: str) -> Any:
+        count, channels, steps, pitches = pictures.shape
+        windows = pictures.reshape(count, channels, together, -1, pitches).transpose(0, 2, 1, 3, 4)
+        made = loaded.retell(windows.reshape(-1, channels, steps // together, pitches), {group.name: target}, hear=hear)
+        return evaluate.excerpts(made, together)
+
+    learnt = music_of(data.train)
+    held = music_of(getattr(data, (arguments.split or ["valid"])[0]))
+    which = np.repeat(np.arange(len(learnt)), [len(x) for x in learnt.values()])
+    recogniser = evaluate.Recogniser.fit(np.concatenate(list(learnt.values())), which, group.labels)
+    samples = {}
+    empty = np.zeros((_EXCERPT_BARS, *encoding.roll_bars.shape), np.uint8)  # where a piece ends in silence
+    with Progress(len(group.labels), "sampling") as bar:
+        for i, name in enumerate(group.labels):
+            made = loaded.sample(
+                num_samples=_SAMPLES, length=f"{_EXCERPT_BARS} bars", condition={group.name: name}, seed=arguments.seed
+            )
+            windows = [np.concatenate([encoding.roll_bars.windows(score), empty])[:_EXCERPT_BARS] for score in made]
+            samples[name] = evaluate.excerpts(np.concatenate(windows), _EXCERPT_BARS)
+            bar.update(i + 1)
+    tellings = {hear: functools.partial(told, hear=hear) for hear in encodings.HEARD}
+    report = evaluate.style_report(recogniser, held, tellings, samples, seed=arguments.seed)
+    print(json.dumps(report, indent=2) if arguments.json else evaluate.format_style(report))
+    return DONE
 
 
 def _named(name: str, error: Exception) -> str:

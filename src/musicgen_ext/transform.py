@@ -181,8 +181,8 @@ _KEY = re.compile(r"([A-Ga-g])([#♯b♭]?)\s*(major|maj|minor|min|m|)", re.IGNO
 _SHARPS_OF = {"C": 0, "D": 2, "E": 4, "F": -1, "G": 1, "A": 3, "B": 5}
 
 
-def _key(name: str, text: Any) -> tuple[int, int]:
-    """(sharps, minor) of a key such as "Eb major", "F# minor", "Dm"."""
+def key_named(name: str, text: Any) -> tuple[int, int]:
+    """(sharps, minor) of a key such as "Eb major", "F# minor", "Dm"; `name` begins the message about others."""
     found = _KEY.fullmatch(text.strip()) if isinstance(text, str) else None
     if found is None:
         raise ValueError(f"{name}: expected a key such as 'Eb major', 'F# minor' or 'Dm', got {text!r}")
@@ -198,9 +198,9 @@ def _key(name: str, text: Any) -> tuple[int, int]:
 def with_key(score: Score, key: str, *, from_key: str | None = None, direction: str = "nearest") -> Score:
     if direction not in ("nearest", "up", "down"):
         raise ValueError(f"direction: expected 'nearest', 'up' or 'down', got {direction!r}")
-    sharps, minor = _key("key", key)
+    sharps, minor = key_named("key", key)
     if from_key is not None:
-        before, mode = _key("from_key", from_key)
+        before, mode = key_named("from_key", from_key)
     else:
         signatures = score.key_signatures
         if not len(signatures):

@@ -24,6 +24,7 @@ from musicgen_ext.architectures.recurrent import (
     Relative,
     Slot,
 )
+from musicgen_ext.architectures.vae_gan import VaeGanConfig
 from musicgen_ext.architectures.variational import DIRECTIONS, Encoder, VariationalConfig
 from musicgen_ext.architectures.wavenet import Condition, Output, WaveNetConfig
 
@@ -49,6 +50,7 @@ __all__ = [
     "RecurrentConfig",
     "Relative",
     "Slot",
+    "VaeGanConfig",
     "VariationalConfig",
     "WaveNetConfig",
 ]
@@ -76,6 +78,14 @@ class Config(Protocol):
 
 CONFIGS: dict[str, type[Config]] = {
     each.arch: each
-    for each in (AttentionConfig, FramesConfig, GanConfig, RecurrentConfig, VariationalConfig, WaveNetConfig)
+    for each in (
+        AttentionConfig,
+        FramesConfig,
+        GanConfig,
+        RecurrentConfig,
+        VaeGanConfig,
+        VariationalConfig,
+        WaveNetConfig,
+    )
 }
 """By the name that a model file has for it."""

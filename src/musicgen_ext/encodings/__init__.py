@@ -14,6 +14,7 @@ from musicgen_ext.encodings.performance import Performance
 from musicgen_ext.encodings.pitch_sequence import PitchSequence
 from musicgen_ext.encodings.roll_bars import RollBars
 from musicgen_ext.encodings.sound import Sound
+from musicgen_ext.encodings.styled_bars import HEARD, StyledBars, StyleGroup
 from musicgen_ext.encodings.told import Told
 from musicgen_ext.encodings.voice_grid import (
     CHORALE,
@@ -55,6 +56,7 @@ __all__ = [
     "FERMATA",
     "FIRST_PITCH",
     "FOLK",
+    "HEARD",
     "JSB16",
     "JSB16_RANGES",
     "MAX_STEPS",
@@ -83,6 +85,8 @@ __all__ = [
     "PitchSequence",
     "RollBars",
     "Sound",
+    "StyleGroup",
+    "StyledBars",
     "Told",
     "VoiceGrid",
     "Voices",
@@ -100,8 +104,8 @@ _OF_TOKENS: dict[str, type[Encoding]] = {
     each.name: each for each in (Bars, MelodyWindows, Performance, PitchSequence, Told, VoiceGrid)
 }
 
-_OF_OTHERS: dict[str, type[NotesToSound] | type[PianoRollFrames] | type[RollBars] | type[Sound]] = {
-    each.name: each for each in (NotesToSound, PianoRollFrames, RollBars, Sound)
+_OF_OTHERS: dict[str, type[NotesToSound] | type[PianoRollFrames] | type[RollBars] | type[Sound] | type[StyledBars]] = {
+    each.name: each for each in (NotesToSound, PianoRollFrames, RollBars, Sound, StyledBars)
 }
 
 
@@ -110,10 +114,10 @@ def load(encoding: Mapping[str, Any], *, tokens: Literal[True]) -> Encoding: ...
 @overload
 def load(
     encoding: Mapping[str, Any], *, tokens: bool = False
-) -> Encoding | NotesToSound | PianoRollFrames | RollBars | Sound: ...
+) -> Encoding | NotesToSound | PianoRollFrames | RollBars | Sound | StyledBars: ...
 def load(
     encoding: Mapping[str, Any], *, tokens: bool = False
-) -> Encoding | NotesToSound | PianoRollFrames | RollBars | Sound:
+) -> Encoding | NotesToSound | PianoRollFrames | RollBars | Sound | StyledBars:
     """The encoding that a model file describes; with `tokens`, one that writes scores as tokens."""
     name = encoding.get("name")
     if isinstance(name, str) and name in _OF_OTHERS and not tokens:

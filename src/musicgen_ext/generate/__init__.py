@@ -21,6 +21,7 @@ from musicgen_ext.generate.attention import AttentionEngine
 from musicgen_ext.generate.feedforward import FeedForwardEngine
 from musicgen_ext.generate.frames import FramesEngine, SampledFrames
 from musicgen_ext.generate.recurrent import RecurrentEngine
+from musicgen_ext.generate.vae_gan import VaeGanEngine
 from musicgen_ext.generate.variational import VariationalEngine
 from musicgen_ext.generate.wavenet import SampledSound, WaveNetEngine
 
@@ -38,6 +39,7 @@ __all__ = [
     "Sampled",
     "SampledFrames",
     "SampledSound",
+    "VaeGanEngine",
     "VariationalEngine",
     "WaveNetEngine",
     "check_integer",
@@ -47,12 +49,13 @@ __all__ = [
 ]
 
 
-Engine = AttentionEngine | FramesEngine | RecurrentEngine | VariationalEngine | WaveNetEngine
+Engine = AttentionEngine | FramesEngine | RecurrentEngine | VaeGanEngine | VariationalEngine | WaveNetEngine
 
 _ENGINES: dict[str, type[Engine]] = {
     "attention": AttentionEngine,
     "frames": FramesEngine,
     "recurrent": RecurrentEngine,
+    "vae_gan": VaeGanEngine,
     "variational": VariationalEngine,
     "wavenet": WaveNetEngine,
 }

@@ -22,6 +22,7 @@ from musicgen_ext.model.score import ScoreModel
 from musicgen_ext.model.sound import SoundModel
 from musicgen_ext.model.tokens import TokenModel
 from musicgen_ext.model.told import ToldModel
+from musicgen_ext.model.vae_gan import StyleModel
 from musicgen_ext.model.variational import VariationalModel
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Model",
     "ScoreModel",
     "SoundModel",
+    "StyleModel",
     "TokenModel",
     "ToldModel",
     "VariationalModel",
@@ -46,6 +48,7 @@ _CACHED_MODELS = 4
 # By architecture and, where that alone does not say it, encoding.
 _KINDS: dict[str | tuple[str, str], type[Model]] = {
     "recurrent": ScoreModel,
+    "vae_gan": StyleModel,
     "variational": VariationalModel,
     "wavenet": SoundModel,
     "frames": FramesModel,

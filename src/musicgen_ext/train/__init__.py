@@ -10,8 +10,9 @@ except ModuleNotFoundError as e:
 from musicgen_ext.train.export import export
 from musicgen_ext.train.loop import DivergenceError, Options, Result, fit
 from musicgen_ext.train.models import Dropout, Recurrent, WaveNet
-from musicgen_ext.train.run import run
+from musicgen_ext.train.run import read_corpus, run
 from musicgen_ext.train.sound import SoundCorpus, sounds
+from musicgen_ext.train.styles import StyleCorpus, styles
 from musicgen_ext.train.tasks import Likelihood, evaluate, evaluate_sound
 
 __all__ = [
@@ -22,11 +23,14 @@ __all__ = [
     "Recurrent",
     "Result",
     "SoundCorpus",
+    "StyleCorpus",
     "WaveNet",
     "evaluate",
     "evaluate_sound",
     "export",
     "fit",
+    "read_corpus",
     "run",
     "sounds",
+    "styles",
 ]

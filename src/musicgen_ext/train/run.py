@@ -15,7 +15,7 @@ import torch
 
 from musicgen_ext import files, weights
 from musicgen_ext.architectures import Config
-from musicgen_ext.train import data, frames, midi, rolls, sound, told, voices, windows
+from musicgen_ext.train import data, frames, midi, rolls, sound, styles, told, voices, windows
 from musicgen_ext.train.export import export
 from musicgen_ext.train.folk import folk
 from musicgen_ext.train.loop import Options, Result, fit
@@ -31,6 +31,7 @@ DATASETS: Mapping[str, Callable[..., Any]] = {
     "tokens": data.tokens,
     "roll_bars": rolls.roll_bars,
     "sounds": sound.sounds,
+    "styles": styles.styles,
     "told": told.told,
     "voices": voices.voices,
     "windows": windows.windows,
@@ -147,6 +148,14 @@ def run(
     summary = {"seed": options.seed, "parameters": model.num_parameters(), **dataclasses.asdict(result), **numbers}
     files.replace(folder / "results.json", [json.dumps(summary, indent=1, default=str).encode()])
     return result, measured
+
+
+def read_corpus(path: str | os.PathLike[str], data_path: str | os.PathLike[str] | None = None) -> Any:
+    """What a TOML file says in ``[data]`` to learn from; `data_path` overrides its ``path``."""
+    try:
+        return _corpus({**_read(path).get("data", {}), **({} if data_path is None else {"path": os.fspath(data_path)})})
+    except ValueError as e:
+        raise type(e)(f"{files.shown(path)}: {e}") from e
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -7,8 +7,18 @@ from typing import Any
 from musicgen_ext.train.learners.adversarial import Adversarial, Objective
 from musicgen_ext.train.learners.base import Learner, NotFinite
 from musicgen_ext.train.learners.likelihood import MaximumLikelihood
+from musicgen_ext.train.learners.vae_gan import StyleLearner, StyleObjective
 
-__all__ = ["LEARNERS", "Adversarial", "Learner", "MaximumLikelihood", "NotFinite", "Objective"]
+__all__ = [
+    "LEARNERS",
+    "Adversarial",
+    "Learner",
+    "MaximumLikelihood",
+    "NotFinite",
+    "Objective",
+    "StyleLearner",
+    "StyleObjective",
+]
 
-LEARNERS: dict[str, Any] = {"gan": Adversarial}
+LEARNERS: dict[str, Any] = {"gan": Adversarial, "vae_gan": StyleLearner}
 """By the configuration's `arch`: classes made of a task, options and a device. All others learn by likelihood."""

@@ -5,7 +5,8 @@ from musicgen_ext.train.models.feedforward import FeedForward
 from musicgen_ext.train.models.frames import Frames
 from musicgen_ext.train.models.gan import Gan
 from musicgen_ext.train.models.recurrent import Dropout, Recurrent
+from musicgen_ext.train.models.vae_gan import VaeGan
 from musicgen_ext.train.models.variational import Variational
 from musicgen_ext.train.models.wavenet import WaveNet
 
-__all__ = ["Attention", "Dropout", "FeedForward", "Frames", "Gan", "Recurrent", "Variational", "WaveNet"]
+__all__ = ["Attention", "Dropout", "FeedForward", "Frames", "Gan", "Recurrent", "VaeGan", "Variational", "WaveNet"]

@@ -10,6 +10,7 @@ from musicgen_ext.architectures import CONFIGS, Config
 from musicgen_ext.train.recipes.attention import attention
 from musicgen_ext.train.recipes.gan import gan_conv, gan_mlp
 from musicgen_ext.train.recipes.recurrent import chorale, folk, jsb16, language_model, voices
+from musicgen_ext.train.recipes.vae_gan import vae_gan
 from musicgen_ext.train.recipes.variational import melody_vae
 from musicgen_ext.train.recipes.wavenet import wavenet
 
@@ -24,6 +25,7 @@ __all__ = [
     "language_model",
     "melody_vae",
     "model_config",
+    "vae_gan",
     "voices",
     "wavenet",
 ]
@@ -37,6 +39,7 @@ RECIPES: Mapping[str, Callable[..., Config]] = {
     "gan_mlp": gan_mlp,
     "gan_conv": gan_conv,
     "melody_vae": melody_vae,
+    "vae_gan": vae_gan,
     "wavenet": wavenet,
     "attention": attention,
 }

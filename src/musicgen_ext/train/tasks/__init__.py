@@ -12,6 +12,7 @@ from musicgen_ext.train.tasks.base import Distance, Likelihood, Part, Task
 from musicgen_ext.train.tasks.frames import FramesTask
 from musicgen_ext.train.tasks.gan import GanTask
 from musicgen_ext.train.tasks.recurrent import RecurrentTask, evaluate
+from musicgen_ext.train.tasks.vae_gan import VaeGanTask
 from musicgen_ext.train.tasks.variational import VariationalTask
 from musicgen_ext.train.tasks.wavenet import WaveNetTask, evaluate_sound
 
@@ -33,6 +34,7 @@ TASKS: dict[str, Any] = {
     "gan": GanTask,
     "recurrent": RecurrentTask,
     "wavenet": WaveNetTask,
+    "vae_gan": VaeGanTask,
     "variational": VariationalTask,
 }
 """By the configuration's `arch`: classes that are made of a configuration, data of their `data_kind`, dropout and the
