@@ -30,11 +30,9 @@ FramesSpec spec_of(const py::dict& config, std::vector<int> trunk_channels) {
   spec.match_window = py::cast<int>(config["match_window"]);
   spec.match_buckets = py::cast<std::vector<std::int64_t>>(config["match_buckets"]);
   spec.clocks = py::cast<std::vector<int>>(config["clocks"]);
-  spec.cell = choice<Cell>(py::str(py::object(config["cell"])), "cell",
-                           {{"lstm", Cell::lstm},
-                            {"gru", Cell::gru},
-                            {"rnn_tanh", Cell::rnn_tanh},
-                            {"rnn_relu", Cell::rnn_relu}});
+  spec.cell = choice<Cell>(
+      py::str(py::object(config["cell"])), "cell",
+      {{"lstm", Cell::lstm}, {"gru", Cell::gru}, {"rnn_tanh", Cell::rnn_tanh}, {"rnn_relu", Cell::rnn_relu}});
   spec.hidden_size = py::cast<int>(config["hidden_size"]);
   spec.num_layers = py::cast<int>(config["num_layers"]);
   spec.filters = py::cast<int>(config["filters"]);
@@ -55,7 +53,8 @@ bool fits(const FramesState& start, const FramesState& state) {
 py::tuple pickle_states(const FramesStates& states) {
   py::list sequences;
   for (const FramesState& s : states.sequences)
-    sequences.append(py::make_tuple(array_copy(s.h), array_copy(s.c), s.frame, array_copy(s.bits), array_copy(s.match)));
+    sequences.append(
+        py::make_tuple(array_copy(s.h), array_copy(s.c), s.frame, array_copy(s.bits), array_copy(s.match)));
   return py::make_tuple(sequences);
 }
 
@@ -122,8 +121,8 @@ py::tuple sample(const FramesModel& model, const FramesStates& before, std::int6
 void register_frames(py::module_& m) {
   py::class_<FramesStates>(m, "FramesStates")
       .def("__len__", [](const FramesStates& s) { return s.sequences.size(); })
-      .def_property_readonly(
-          "frame", [](const FramesStates& s) { return s.sequences.empty() ? 0 : s.sequences.front().frame; })
+      .def_property_readonly("frame",
+                             [](const FramesStates& s) { return s.sequences.empty() ? 0 : s.sequences.front().frame; })
       .def(py::pickle(&pickle_states, &unpickle_states));
 
   py::class_<FramesModel>(m, "FramesModel")

@@ -300,8 +300,7 @@ class Worker {
         if (past == 2) rows[2] = (past + 2) * kind + apart(below_match_[to_size(k)]);
       }
     }
-    const KeyQuestions questions = {sums_,        s.key,        model_.output(), model_.ranks(),
-                                    rows_.data(), n_rows_, width_,          z_};
+    const KeyQuestions questions = {sums_, s.key, model_.output(), model_.ranks(), rows_.data(), n_rows_, width_, z_};
     frames_kernels_.ask(questions, first, last);
   }
 
