@@ -7,6 +7,8 @@ except ModuleNotFoundError as e:
         raise
     raise ImportError('training needs torch: pip install "musicgen-ext[train]"') from e
 
+from musicgen_ext.train.augmentation import Augmentation
+from musicgen_ext.train.datasets import Item, Scores, collection, midi_folder
 from musicgen_ext.train.export import export
 from musicgen_ext.train.loop import DivergenceError, Options, Result, fit
 from musicgen_ext.train.models import Dropout, Recurrent, WaveNet
@@ -16,19 +18,24 @@ from musicgen_ext.train.styles import StyleCorpus, styles
 from musicgen_ext.train.tasks import Likelihood, evaluate, evaluate_sound
 
 __all__ = [
+    "Augmentation",
     "DivergenceError",
     "Dropout",
+    "Item",
     "Likelihood",
     "Options",
     "Recurrent",
     "Result",
+    "Scores",
     "SoundCorpus",
     "StyleCorpus",
     "WaveNet",
+    "collection",
     "evaluate",
     "evaluate_sound",
     "export",
     "fit",
+    "midi_folder",
     "read_corpus",
     "run",
     "sounds",
