@@ -563,7 +563,7 @@ def test_a_told_score_is_written_and_read():
             encodings.load({**encoding.to_dict(), **change}, tokens=True)
 
 
-def test_it_learns_to_listen(duets, tmp_path):
+def test_training_teaches_it_to_listen(duets, tmp_path):
     """A second of training: told the right chords it is far surer of the melody than told those of another piece.
 
     Its likelihood is the native engine's.
@@ -593,7 +593,7 @@ def test_it_learns_to_listen(duets, tmp_path):
     assert abs(-sum(native) / right.tokens - right.nll) < 1e-4
 
 
-def test_long_pieces_are_evaluated_in_stretches(monkeypatch, rng):
+def test_torch_evaluates_long_pieces_in_stretches(monkeypatch, rng):
     torch = pytest.importorskip("torch")
     from musicgen_ext.train.data import Piece
     from musicgen_ext.train.models import Attention
