@@ -1,12 +1,20 @@
 """Adversarial models: bars as pictures, two networks against each other, and the draws of what they learnt."""
 
+import dataclasses
+import itertools
+import json
+import pickle
+
 import numpy as np
 import pytest
 
-from musicgen_ext import encodings
+import musicgen_ext as mg
+from musicgen_ext import cli, encodings, generate, weights
+from musicgen_ext.architectures import GanConfig
 from musicgen_ext.encodings import RollBars
 from musicgen_ext.errors import WeightsError
 from musicgen_ext.midi import Score
+from musicgen_reference import feedforward as reference
 
 # -- bars as pictures ----------------------------------------------------------------------------------------------
 
@@ -84,12 +92,184 @@ def test_rolls_that_do_not_fit_are_refused():
         encoding.decode(np.zeros((1, 2, 16, 48)), tempo=float("nan"))
 
 
+# -- models ------------------------------------------------------------------------------------------------------------
+
+
+def tiny_gan(draw="bernoulli", storage="float32", seed=0, onsets=True):
+    """A `ModelFile` of a small random generator: nonsense, but music in form."""
+    encoding = RollBars(steps_per_quarter=2, quarters=2, lowest_pitch=60, num_pitches=12, onsets=onsets)
+    channels = encoding.shape[0]
+    small = [4, 2, 12]
+    config = {
+        "generator": {
+            "input": [6],
+            "layers": [
+                {"kind": "dense", "units": 96, "activation": "leaky_relu"},
+                {"kind": "reshape", "shape": small},
+                {"kind": "conv_transpose2d", "channels": channels, "kernel": [4, 3], "stride": [2, 1],
+                 "padding": [1, 1], "activation": "sigmoid"},
+            ],
+        },
+        "discriminator": {"input": [channels, 4, 12], "layers": [{"kind": "dense", "units": 1}]},
+        "draw": draw,
+    }  # fmt: skip
+    config = GanConfig.from_dict(config)
+    random = np.random.default_rng(seed)
+    tensors = {n: random.normal(0, 0.6, s).astype(np.float32) for n, s in config.tensor_shapes().items()}
+    tensors["generator.layers.2.bias"] -= 1.5
+    file = weights.ModelFile(None, "gan", config.to_dict(), encoding.to_dict(), {"licence": "CC0"}, tensors)
+    return weights.convert(file, storage)
+
+
+@pytest.fixture(params=["float32", "bfloat16", "int8"])
+def gan_path(request, tmp_path):
+    path = tmp_path / "gan.safetensors"
+    weights.write(path, tiny_gan(storage=request.param))
+    return path
+
+
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8"])
+def test_pictures_are_the_twins(isa, storage):
+    file = tiny_gan(storage=storage)
+    engine = generate.load(file)
+    drawn = engine.sample(3, seed=5, index=2, num_samples=2, temperature=0.8, probabilities=True)
+    for i in range(2):
+        want = reference.pictures(
+            file.config, file.tensors, 3, seed=5, index=2 + i, temperature=0.8, int8=storage == "int8"
+        )
+        assert np.array_equal(drawn.z[i], want[0])
+        assert np.abs(drawn.probabilities[i] - want[1]).max() < (1e-5 if storage != "int8" else 0.02)
+        certain = np.abs(want[1] - want[2]) > (1e-5 if storage != "int8" else 0.02)  # no coin at the edge
+        assert np.array_equal(drawn.pictures[i][certain], (want[2] < want[1])[certain])
+    assert 0.05 < drawn.pictures.mean() < 0.5
+
+
+def test_R38_one_seed_one_piece(gan_path, on_every_isa):
+    def pieces():
+        model = mg.load(gan_path)
+        many = model.sample(num_samples=5, length="3 bars", seed=7)
+        assert model.sample(length="3 bars", seed=7) == many[0]
+        assert [len(piece.bars) <= 3 for piece in many]
+        streamed = list(model.stream(length="3 bars", seed=7))
+        assert sorted(streamed, key=lambda n: (n.start, n.pitch)) == [
+            tuple(int(note[name]) for name in ("start", "duration", "pitch", "velocity", "track"))
+            for note in many[0].notes
+        ]
+        assert all(a.start + a.duration <= b.start + b.duration for a, b in itertools.pairwise(streamed))
+        return [piece.to_bytes() for piece in many]
+
+    results = list(on_every_isa(pieces).values())
+    assert all(results[0] == other for other in results)
+    assert len(set(results[0])) == 5
+
+
+def test_chunks_threads_and_pickles_give_the_same_pictures():
+    engine = generate.load(tiny_gan())
+    whole = engine.sample(130, seed=1, num_samples=2, threads=2).pictures
+    coins = engine.coins(1, [0, 1])
+    parts = [engine.sample(n, num_samples=2, coins=coins, threads=1).pictures for n in (1, 100, 29)]
+    assert np.array_equal(np.concatenate(parts, axis=1), whole)
+    assert np.array_equal(engine.sample(130, seed=1, index=1).pictures[0], whole[1])
+    again = pickle.loads(pickle.dumps(engine))
+    assert np.array_equal(again.sample(130, seed=1, num_samples=2).pictures, whole)
+
+
+def test_z_may_be_given(gan_path):
+    model = mg.load(gan_path)
+    z = np.linspace(-1, 1, 6)
+    one = model.sample(condition={"z": z}, temperature=0, seed=1)
+    bars = model.encoding.windows(one)
+    assert len(bars) == 8
+    assert (bars[:, 0] == bars[0, 0]).all()
+    several = model.sample(condition={"z": np.stack([z, -z])}, temperature=0, seed=2)
+    assert len(several.bars) == 2
+    assert np.array_equal(model.encoding.windows(several)[0], bars[0])
+    assert one.provenance["condition"]["z"][0] == pytest.approx(z.tolist())
+    assert mg.sample(gan_path, length=2.5, seed=3).end_time <= 2.5
+    assert mg.sample(gan_path, length="5 steps", seed=3).notes["start"].max() < 5 * 240
+    assert model.info["conditions"].keys() == {"z"}
+    assert model.info["arch"] == "gan"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"temperature": float("nan")}, ValueError, "temperature: expected a finite number"),
+        ({"temperature": -1}, ValueError, "temperature: expected a finite number"),
+        ({"top_k": 1}, ValueError, "top_k: expected None for a model that draws 0 or 1, got 1"),
+        ({"top_p": 0.5}, ValueError, "top_p: expected 1 for a model that draws 0 or 1, got 0.5"),
+        ({"length": "3 parsecs"}, ValueError, "length: expected a number and one of bars"),
+        ({"length": 1e300}, ValueError, "length: expected at most 65536 bars"),
+        ({"seed": -1}, ValueError, "seed: expected an integer in"),
+        ({"prompt": Score()}, ValueError, "prompt: expected None for arch 'gan'"),
+        ({"condition": {"z": np.zeros(5)}}, ValueError, r"z: expected shape \(6,\), \(8, 6\)"),
+        ({"condition": {"z": np.full(6, np.inf)}}, ValueError, "z: expected finite numbers, got inf"),
+        ({"condition": {"z": ["a"] * 6}}, TypeError, "z: expected numbers, got dtype"),
+        ({"condition": {"style": 1}}, ValueError, r"condition: expected names out of \['z'\], got 'style'"),
+        ({"device": "cuda"}, mg.DeviceError, "this build has no CUDA"),
+    ],
+)
+def test_R36_arguments_are_checked(tmp_path, options, error, words):
+    path = tmp_path / "gan.safetensors"
+    weights.write(path, tiny_gan())
+    with pytest.raises(error, match=words):
+        mg.sample(path, **options)
+
+
+def test_thresholds_draw_nothing(tmp_path):
+    engine = generate.load(tiny_gan("threshold"))
+    z = np.zeros(6)
+    assert np.array_equal(engine.sample(2, seed=1, z=z).pictures, engine.sample(2, seed=2, z=z).pictures)
+    with pytest.raises(ValueError, match=r"temperature: expected 1 for a model that draws nothing, got 0\.5"):
+        engine.sample(1, temperature=0.5)
+
+
+def test_R32_files_that_do_not_fit_are_refused(tmp_path):
+    good = tiny_gan()
+    path = tmp_path / "gan.safetensors"
+    for change, words in (
+        ({"encoding": RollBars().to_dict()}, r"encoding: expected pictures of shape \[2, 4, 12\]"),
+        ({"encoding": {"name": "bars"}}, r"encoding\.name: expected 'roll_bars'"),
+        (
+            {"tensors": {n: a for n, a in good.tensors.items() if "bias" not in n}},
+            r"missing .'generator.layers.0.bias'",
+        ),
+        ({"config": {**good.config, "draw": "dice"}}, r"config\.draw: expected one of"),
+    ):
+        weights.write(path, dataclasses.replace(good, **change))
+        with pytest.raises(WeightsError, match=words):
+            mg.load(path)
+    weights.write(path, good)
+    with pytest.raises(ValueError, match=r"log_prob: expected a model with a likelihood, got 'gan.safetensors'"):
+        mg.load(path).log_prob(Score())
+
+
+def test_overlap_on_the_command_line(tmp_path, rng, capsys):
+    model, data = tmp_path / "gan.safetensors", tmp_path / "data"
+    weights.write(model, tiny_gan())
+    (data / "sub").mkdir(parents=True)
+    for i in range(4):
+        mg.sample(model, length="8 bars", seed=i).save(data / "sub" / f"{i}.mid")
+    arguments = ["--data", str(data), "--bars", "2", "--samples", "20"]
+    assert cli.main(["evaluate", "overlap", str(model), *arguments, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["bars"] == 2
+    assert report["excerpts"] == 16
+    shown = report["overlaps"]
+    assert set(shown) == {str(model), "shuffled"}
+    assert shown[str(model)]["mean"] > 0.7
+    assert cli.main(["evaluate", "overlap", str(data), *arguments, "--one-key"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in table[2:]] == ["files", "shuffled"]
+    assert cli.main(["evaluate", "overlap", str(model)]) == 2
+    assert cli.main(["evaluate", "overlap", str(model), "--data", str(data), "--bars", "100"]) == 1
+
+
 # -- training ----------------------------------------------------------------------------------------------------------
 
 torch = pytest.importorskip("torch")
 
-from musicgen_ext import train, weights  # noqa: E402
-from musicgen_ext.architectures import GanConfig  # noqa: E402
+from musicgen_ext import likeness, train  # noqa: E402
 from musicgen_ext.train import checkpoint, rolls  # noqa: E402
 from musicgen_ext.train.datasets import Item, Scores  # noqa: E402
 from musicgen_ext.train.learners import Objective  # noqa: E402
@@ -230,10 +410,11 @@ def test_scores_come_into_one_key(rng):
     corpus = small_corpus(rng)
     score = SMALL.decode(corpus.train[0])
     sharp = Score(score.notes, key_signatures=[(0, 3, 0)])
-    assert np.array_equal(rolls.in_one_key(sharp).notes["pitch"], score.notes["pitch"] + 3)  # A major: up to C
+    assert np.array_equal(likeness.in_one_key(sharp).notes["pitch"], score.notes["pitch"] + 3)  # A major: up to C
     flat = Score(score.notes, key_signatures=[(0, -1, 1)])
-    assert np.array_equal(rolls.in_one_key(flat).notes["pitch"], score.notes["pitch"] - 5)  # D minor: down to A minor
-    assert rolls.in_one_key(score) == score
+    moved = likeness.in_one_key(flat).notes["pitch"]
+    assert np.array_equal(moved, score.notes["pitch"] - 5)  # D minor: down to A minor
+    assert likeness.in_one_key(score) == score
 
 
 def test_bars_are_transposed_within_the_picture(rng):

@@ -43,6 +43,21 @@ def run(config, tensors, x, prefix="", last_scale=1.0, int8=False):
     return values
 
 
+def pictures(config, tensors, n, *, seed, index, temperature=1.0, int8=False):
+    """z, probabilities and coins of the `n` pictures of one sample of a `GanConfig` (in its JSON form)."""
+    size = config["generator"]["input"][0]
+    words = np.random.Philox(key=np.array([seed, index], np.uint64))
+    made_of, likely, chance = [], [], []
+    for _ in range(n):
+        uniform = (words.random_raw(2 * size) >> np.uint64(11)) * 2.0**-53
+        radius = np.sqrt(-2 * np.log1p(-uniform[:size]))
+        z = np.rint(radius * np.cos(2 * np.pi * uniform[size:]) * 2**20) / 2**20
+        made_of.append(z)
+        likely.append(run(config["generator"], tensors, z, "generator.", 1 / temperature, int8))
+        chance.append((words.random_raw(likely[-1].size) >> np.uint64(11)) * 2.0**-53)
+    return np.float32(made_of), np.array(likely), np.reshape(chance, np.shape(likely))
+
+
 def in_bytes(values):
     """To the nearest of 255 values between minus and plus the largest."""
     largest = np.abs(values).max()

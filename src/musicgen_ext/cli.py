@@ -223,11 +223,14 @@ def _parser() -> _Parser:
     evaluate.add_argument(
         "what",
         nargs="+",
-        metavar="jsb16 [MODEL …] | frames [MODEL …] | rendering MODEL | audio MODEL FILE … | style MODEL … | FILE …",
+        metavar="jsb16 … | frames … | overlap MODEL … | rendering MODEL | audio MODEL FILE … | style MODEL … | FILE …",
     )
     evaluate.add_argument(
-        "--data", metavar="FILE", help="jsb16: jsb16_separated.npz or .json; frames: the folder with the four sets"
+        "--data", metavar="FILE", help="jsb16: jsb16_separated.npz or .json; frames: the folder; overlap: MIDI"
     )
+    evaluate.add_argument("--bars", type=_whole, default=4, metavar="N", help="overlap: length of an excerpt (4)")
+    evaluate.add_argument("--samples", type=_whole, default=100, metavar="N", help="overlap: of every model (100)")
+    evaluate.add_argument("--one-key", action="store_true", help="overlap: bring the data to C major or A minor")
     evaluate.add_argument("--split", action="append", choices=("valid", "test"), help="valid and test")
     evaluate.add_argument("--scores", nargs="+", metavar="FILE", help="rendering: MIDI files that the model plays")
     evaluate.add_argument("--length", metavar="LENGTH", help='rendering: of every line, "60 s" (all of it)')
@@ -387,13 +390,15 @@ Measure models on a benchmark, or describe pieces.
   musicgen-ext evaluate rendering flute --scores *.mid --length "60 s"
   musicgen-ext evaluate audio flute test/*.flac --train train/*.flac
   musicgen-ext evaluate style runs/vae_gan/model.safetensors vae_gan.toml --data corpora/
+  musicgen-ext evaluate overlap runs/gan_conv/model.safetensors --data held_out_midi
 
 The first prints nats per note of the JSB chorales, beside counting models and published numbers; the second a report
 over four-part pieces: ranges, parallels, consonance, note lengths, repetition, endings. The third plays every line of
 scores and listens: the share of notes with the right pitch, levels, and noise over time. The fourth prints bits per
 sample of sounds, beside counting and linear prediction; what a model is told of x.flac is in x.mid. The fifth tells
 held-out music in each of a model's styles: what survives of it, and whether a classifier that learnt from real music
-recognises the new style.
+recognises the new style. The sixth prints how far the distributions of what can be counted in
+samples (or files) and in other music overlap, beside that music's notes shuffled.
 """
 
 
@@ -778,6 +783,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         return _evaluate_audio(arguments, arguments.what[1:])
     if arguments.what[0] == "style":
         return _evaluate_style(arguments, arguments.what[1:])
+    if arguments.what[0] == "overlap":
+        return _evaluate_overlap(arguments, arguments.what[1:])
     return _evaluate_files(arguments, arguments.what)
 
 
@@ -1046,6 +1053,40 @@ def _evaluate_audio(arguments: argparse.Namespace, names: Sequence[str]) -> int:
     if failed:
         _say(f"{len(names) - 1 - failed} of {len(names) - 1} files read, {failed} failed")
     return BAD_DATA if failed else DONE
+
+
+def _evaluate_overlap(arguments: argparse.Namespace, names: Sequence[str]) -> int:
+    from musicgen_ext import evaluate
+
+    if not names or not arguments.data:
+        raise Failure("evaluate overlap: expected MODEL … or FILE …, and --data FILE or FOLDER", USAGE)
+    data = _scores_in(arguments.data)
+    samples: dict[str, list[Score]] = {}
+    files_of: list[Score] = []
+    for name in names:
+        if name.lower().endswith((".mid", ".midi")) or os.path.isdir(name):
+            files_of += _scores_in(name)
+            continue
+        bars = f"{arguments.bars} bars"
+        options: dict[str, Any] = {"temperature": arguments.temperature, "top_p": arguments.top_p}
+        made = model.load(name).sample(num_samples=arguments.samples, length=bars, seed=arguments.seed, **options)
+        samples[files.shown(name)] = cast("list[Score]", made)
+    if files_of:
+        samples["files"] = files_of
+    report = evaluate.overlap_report(samples, data, bars=arguments.bars, one_key=arguments.one_key, seed=arguments.seed)
+    print(json.dumps(report, indent=2) if arguments.json else evaluate.format_overlaps(report))
+    return DONE
+
+
+def _scores_in(path: str) -> list[Score]:
+    """A MIDI file, or all of a folder."""
+    if not os.path.isdir(path):
+        return [read_midi(path)]
+    found = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
+    found = sorted(name for name in found if name.lower().endswith((".mid", ".midi")))
+    if not found:
+        raise Failure(f"{files.shown(path)}: expected MIDI files, got none")
+    return [read_midi(name) for name in found]
 
 
 def _evaluate_files(arguments: argparse.Namespace, names: Sequence[str]) -> int:

@@ -114,6 +114,15 @@ def excerpts(score: Score, bars: int) -> list[Score]:
     return parts
 
 
+def in_one_key(score: Score) -> Score:
+    """Moved to the signature of C major and A minor, by the nearest way."""
+    if not len(score.key_signatures):
+        return score
+    sharps = int(score.key_signatures[0]["sharps"])
+    shift = (-7 * sharps + 5) % 12 - 5
+    return score.transpose(shift) if shift else score
+
+
 def shuffled(scores: Sequence[Score], seed: int = 0) -> list[Score]:
     """The notes of all pieces dealt out anew: the music that knows how often what occurs, and nothing else.
 

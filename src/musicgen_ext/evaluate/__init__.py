@@ -53,6 +53,7 @@ from musicgen_ext.evaluate.frames import (
     format_frames,
     marginal_frames,
 )
+from musicgen_ext.evaluate.overlap import format_overlaps, overlap_report
 from musicgen_ext.evaluate.pitch import Pitch, yin
 from musicgen_ext.evaluate.sound import (
     Counting,
@@ -104,6 +105,7 @@ __all__ = [
     "first_order_frames",
     "format_frames",
     "format_jsb16",
+    "format_overlaps",
     "format_rendering",
     "format_report",
     "format_style",
@@ -116,6 +118,7 @@ __all__ = [
     "notes_of",
     "out_of_range",
     "overlap",
+    "overlap_report",
     "parallels",
     "pitch_class_use",
     "pitch_classes_of",

@@ -20,6 +20,7 @@ from musicgen_ext.generate.arguments import (
 from musicgen_ext.generate.attention import AttentionEngine
 from musicgen_ext.generate.feedforward import FeedForwardEngine
 from musicgen_ext.generate.frames import FramesEngine, SampledFrames
+from musicgen_ext.generate.gan import GanEngine, SampledPictures
 from musicgen_ext.generate.recurrent import RecurrentEngine
 from musicgen_ext.generate.vae_gan import VaeGanEngine
 from musicgen_ext.generate.variational import VariationalEngine
@@ -35,9 +36,11 @@ __all__ = [
     "Engine",
     "FeedForwardEngine",
     "FramesEngine",
+    "GanEngine",
     "RecurrentEngine",
     "Sampled",
     "SampledFrames",
+    "SampledPictures",
     "SampledSound",
     "VaeGanEngine",
     "VariationalEngine",
@@ -49,11 +52,12 @@ __all__ = [
 ]
 
 
-Engine = AttentionEngine | FramesEngine | RecurrentEngine | VaeGanEngine | VariationalEngine | WaveNetEngine
+Engine = AttentionEngine | FramesEngine | GanEngine | RecurrentEngine | VaeGanEngine | VariationalEngine | WaveNetEngine
 
 _ENGINES: dict[str, type[Engine]] = {
     "attention": AttentionEngine,
     "frames": FramesEngine,
+    "gan": GanEngine,
     "recurrent": RecurrentEngine,
     "vae_gan": VaeGanEngine,
     "variational": VariationalEngine,

@@ -18,6 +18,7 @@ from musicgen_ext.errors import WeightsError
 from musicgen_ext.midi import Score
 from musicgen_ext.model.base import Model, Options, check_device
 from musicgen_ext.model.frames import FramesModel
+from musicgen_ext.model.gan import GanModel
 from musicgen_ext.model.score import ScoreModel
 from musicgen_ext.model.sound import SoundModel
 from musicgen_ext.model.tokens import TokenModel
@@ -27,6 +28,7 @@ from musicgen_ext.model.variational import VariationalModel
 
 __all__ = [
     "FramesModel",
+    "GanModel",
     "Model",
     "ScoreModel",
     "SoundModel",
@@ -47,6 +49,7 @@ _SUFFIX = ".safetensors"
 _CACHED_MODELS = 4
 # By architecture and, where that alone does not say it, encoding.
 _KINDS: dict[str | tuple[str, str], type[Model]] = {
+    "gan": GanModel,
     "recurrent": ScoreModel,
     "vae_gan": StyleModel,
     "variational": VariationalModel,

@@ -12,7 +12,7 @@ import numpy as np
 from musicgen_ext import files
 from musicgen_ext.encodings import RollBars
 from musicgen_ext.encodings.roll_bars import Rolls
-from musicgen_ext.midi import Score
+from musicgen_ext.likeness import in_one_key
 from musicgen_ext.train.datasets import Item, Scores, collection, midi_folder
 
 
@@ -123,12 +123,3 @@ def rolls_of(
             + (f" ({issues[0]})" if issues else "")
         )
     return corpus
-
-
-def in_one_key(score: Score) -> Score:
-    """Moved to the signature of C major and A minor, by the nearest way."""
-    if not len(score.key_signatures):
-        return score
-    sharps = int(score.key_signatures[0]["sharps"])
-    shift = (-7 * sharps + 5) % 12 - 5
-    return score.transpose(shift) if shift else score

@@ -37,15 +37,17 @@ class Distance(Likelihood):
     """What there is for models without a likelihood: how far their samples are from music that people made.
 
     ``nll`` and ``macro``: 1 minus the mean overlapping area of feature distributions (`musicgen_ext.likeness`);
-    ``measures``: those areas; ``tokens``: how many excerpts were compared.
+    ``measures``: those areas, and the mean one of the training music's notes, shuffled; ``tokens``: how many excerpts
+    were compared.
     """
 
     name: ClassVar[str] = "distance"
 
     @classmethod
-    def of(cls, areas: Mapping[str, float], count: int) -> Distance:
+    def of(cls, areas: Mapping[str, float], count: int, shuffled: float) -> Distance:
         distance = 1 - areas["mean"]
-        return cls(distance, distance, {}, count, {f"overlap_{name}": area for name, area in areas.items()})
+        measures = {f"overlap_{name}": area for name, area in areas.items()} | {"overlap_mean_of_shuffled": shuffled}
+        return cls(distance, distance, {}, count, measures)
 
 
 class Part(Protocol):

@@ -104,7 +104,8 @@ class GanTask:
         made_pieces = [np.stack(bars[i : i + EXCERPT_BARS]) for i in range(0, len(bars), EXCERPT_BARS)]
         samples = [self.data.roll_bars.decode(rolls) for rolls in made_pieces[: len(reference)]]
         areas = likeness.overlaps(reference, samples)
-        return Distance.of(areas, len(reference))
+        without_order = likeness.shuffled(excerpts_of(self.data.train, self.data.roll_bars))[:_MOST_EXCERPTS]
+        return Distance.of(areas, len(reference), likeness.overlaps(reference, without_order)["mean"])
 
 
 def excerpts_of(pieces: Sequence[Rolls], encoding: RollBars) -> list[Score]:
