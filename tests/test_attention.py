@@ -609,3 +609,13 @@ def test_torch_evaluates_long_pieces_in_stretches(monkeypatch, rng):
     assert abs(evaluate_attention(module, pieces).nll - whole.nll) < 1e-5
     native = sum(generate.load(file).log_prob(piece.tokens).sum() for piece in pieces)
     assert abs(-native / whole.tokens - whole.nll) < 1e-5
+
+
+def test_train_needs_no_file_for_a_transformer(duets):
+    pytest.importorskip("torch")
+    from musicgen_ext.train import quick
+    from musicgen_ext.train.recipes import model_config
+
+    tables = quick.from_scratch("attention", duets, encoding="pitches")
+    config = model_config(tables["model"], tables["data"]["encoding"])
+    assert (config.arch, config.vocab_size, config.context) == ("attention", 129, tables["data"]["crop"])

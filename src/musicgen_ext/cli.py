@@ -192,7 +192,9 @@ def _parser() -> _Parser:
 
     train = command("train", _train, "train a model, or make one your own (needs [train])", _TRAIN)
     train.add_argument("config", metavar="CONFIG.toml", nargs="?", help="what the run is (see python/examples)")
-    train.add_argument("--model", choices=("gru", "lstm", "rnn"), help="a language model, without a CONFIG.toml")
+    train.add_argument(
+        "--model", choices=("attention", "gru", "lstm", "rnn"), help="a language model, without a CONFIG.toml"
+    )
     train.add_argument("--from", dest="start_from", metavar="MODEL", help="a model to go on with: a name, or a file")
     train.add_argument("--data", metavar="FOLDER | FILE", help="the data: MIDI files, or in place of data.path")
     train.add_argument("--encoding", choices=("bars", "performance", "pitches"), help="for --model (bars)")

@@ -19,7 +19,7 @@ namespace {
 using namespace musicgen;
 using namespace musicgen::generate;
 
-// From AttentionConfig.to_native(), which has been validated in Python.
+// From AttentionConfig.to_dict() with its buckets, which has been validated in Python.
 AttentionSpec spec_of(const py::dict& config) {
   AttentionSpec spec;
   spec.vocab_size = py::cast<int>(config["vocab_size"]);

@@ -158,8 +158,7 @@ class Rows {
   }
   // Keys and values for a decoder's layer, of finished rows.
   void offer(const AttentionModel::Layer& layer, std::size_t n) {
-    AttentionModel::Product both = layer.keys_values;
-    product(both, x_, width_, qkv_ + width_, 3 * width_, n);
+    product(layer.keys_values, x_, width_, qkv_ + width_, 3 * width_, n);
   }
 
  private:

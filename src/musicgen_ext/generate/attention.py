@@ -45,7 +45,9 @@ class AttentionEngine:
         self.config = AttentionConfig.from_dict(file.config)
         weights.check_tensors(file, self.config.tensor_shapes())
         self.weights = file.weights
+        c = self.config  # beside the tensors: embeddings as float32, and a bias for every distance
         needed = sum(array.nbytes for array in file.tensors.values())
+        needed += 4 * (c.vocab_size * c.width + 2 * c.num_layers * c.num_heads * c.context)
         if needed > MAX_MODEL_BYTES:
             raise MemoryError(f"model: expected at most {MAX_MODEL_BYTES} bytes of packed weights, this needs {needed}")
         tensors = {name: np.ascontiguousarray(array) for name, array in file.tensors.items()}

@@ -11,7 +11,10 @@ from musicgen_ext.errors import WeightsError
 
 HIDDEN_SIZE = 256
 CELLS = {"lstm": "lstm", "gru": "gru", "rnn": "rnn_tanh"}
-_RATES = {"lstm": 4e-3, "gru": 3e-3, "rnn": 1e-3}
+MODELS = ("attention", *CELLS)
+_RATES = {"attention": 1.5e-3, "lstm": 4e-3, "gru": 3e-3, "rnn": 1e-3}
+_CROP = 384
+_DROPOUT = {"attention": {"input": 0.1, "layer": 0.2}, "recurrent": {"input": 0.2, "layer": 0.3, "weight": 0.2}}
 
 
 def from_scratch(
@@ -25,7 +28,7 @@ def from_scratch(
 
     Parameters
     ----------
-    model : "lstm", "gru" or "rnn"
+    model : "attention", "lstm", "gru" or "rnn"
     data : path
         See `musicgen_ext.train.midi.midi`.
     encoding, options
@@ -36,21 +39,27 @@ def from_scratch(
     ValueError
         There is no such model or encoding.
     """
-    if model not in CELLS:
-        raise ValueError(f"model: expected one of {', '.join(sorted(CELLS))}, got {model!r}")
+    if model not in MODELS:
+        raise ValueError(f"model: expected one of {', '.join(sorted(MODELS))}, got {model!r}")
     written = encodings.named(encoding, options).to_dict()
     return {
-        "data": {"kind": "midi", "path": os.fspath(data), "encoding": written, "crop": 384},
-        "model": {
-            "recipe": "language_model", "cell": CELLS[model], "hidden_size": HIDDEN_SIZE, "num_layers": 2, "tied": True,
-        },
+        "data": {"kind": "midi", "path": os.fspath(data), "encoding": written, "crop": _CROP},
+        "model": _attention() if model == "attention" else _recurrent(CELLS[model]),
         "train": {
             "steps": 2000, "batch_size": 16, "learning_rate": _RATES[model], "weight_decay": 0.02, "patience": 8,
             "mixed_precision": True,
         },
-        "dropout": {"layer": 0.35, "weight": 0.2},
+        "dropout": {"input": 0.1, "layer": 0.2} if model == "attention" else {"layer": 0.35, "weight": 0.2},
         "card": {"data": _folder(data), "command": f"musicgen-ext train --model {model} --encoding {encoding}"},
     }  # fmt: skip
+
+
+def _recurrent(cell: str) -> dict[str, Any]:
+    return {"recipe": "language_model", "cell": cell, "hidden_size": HIDDEN_SIZE, "num_layers": 2, "tied": True}
+
+
+def _attention() -> dict[str, Any]:
+    return {"recipe": "attention", "width": 192, "num_layers": 4, "num_heads": 4, "context": _CROP}
 
 
 def from_model(start: str | os.PathLike[str], data: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
@@ -84,7 +93,7 @@ def from_model(start: str | os.PathLike[str], data: str | os.PathLike[str]) -> d
             "steps": 300, "batch_size": 8, "learning_rate": 5e-4, "warmup_steps": 20, "weight_decay": 0.05,
             "patience": 6, "ema": 0.98,
         },
-        "dropout": {"input": 0.2, "layer": 0.3, "weight": 0.2} if file.arch == "recurrent" else {},
+        "dropout": _DROPOUT.get(file.arch, {}),
         "card": card,
     }  # fmt: skip
 
