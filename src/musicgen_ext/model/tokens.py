@@ -128,7 +128,8 @@ class TokenModel(Model):
     ) -> Score | list[Score]:
         """Make music; arguments and result as for `musicgen_ext.sample`.
 
-        A "step" is a token. Without a `length` the piece ends where the model ends it, or after 8192 tokens.
+        A "step" is a token; of `Bars`, every bar counts, that of a pickup too. Without a `length` the piece ends where
+        the model ends it, or after 8192 tokens.
 
         Raises
         ------
@@ -139,12 +140,12 @@ class TokenModel(Model):
         count = 1 if num_samples is None else generate.check_integer("num_samples", num_samples, 1, MAX_SAMPLES)
         plan = self._plan(length, prompt, condition, temperature, top_k, top_p, seed)
         pieces: list[Score] = []
-        steps = int(plan.target[0]) if plan.target is not None and plan.target[1] == "steps" else _LONGEST
-        chunk = max(1, min(_CHUNK, _CHUNK_TOKENS // steps))
         timed = plan.target is not None and plan.target[1] != "steps"
+        block = (lambda made: max(_FIRST_LOOK, made)) if timed else (lambda made: MOST_TOKENS)
+        steps = _LONGEST if plan.target is None or timed else int(plan.target[0])
+        chunk = max(1, min(_CHUNK, _CHUNK_TOKENS // steps))
         with Progress(count, "sampling", enabled=progress) as bar:
             for first in range(0, count, chunk):
-                block = (lambda made: max(_FIRST_LOOK, made)) if timed else (lambda made: MOST_TOKENS)
                 *_, samples = self._grow(plan, first, min(chunk, count - first), block)
                 pieces += [self._piece(plan, sample, first + i) for i, sample in enumerate(samples)]
                 bar.update(len(pieces))

@@ -85,7 +85,7 @@ def from_model(start: str | os.PathLike[str], data: str | os.PathLike[str]) -> d
     source = {"kind": kind, "path": os.fspath(data), "encoding": dict(file.encoding), "test_share": 0.0}
     card: dict[str, Any] = {key: file.card[key] for key in ("description", "licence") if key in file.card}
     card["command"] = f"musicgen-ext train --from {files.shown(os.path.basename(start))}"
-    card["data"] = f"{file.card.get('data', 'unknown data')}; then {_folder(data)}"
+    card["data"] = "; then ".join(filter(None, [file.card.get("data"), _folder(data)]))
     return {
         "data": source,
         "model": {"arch": file.arch, **file.config},
