@@ -1,6 +1,7 @@
 """Variational autoencoders: the native encoder and decoder, the model in front of them, and how they are trained."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -377,6 +378,27 @@ def test_attributes_of_windows():
 def test_R36_arguments_are_checked(model, call, error, words):
     with pytest.raises(error, match=words):
         call(model)
+
+
+def test_R39_ctrl_c_ends_encoding(ctrl_c):
+    config, _ = variational_file(np.random.default_rng(0), hidden_size=128, num_layers=1)
+    before = f"""
+from musicgen_ext import generate, weights
+from musicgen_ext.architectures import VariationalConfig
+config = VariationalConfig.from_dict({ {**config.to_dict(), "window": 64}!r})
+tensors = {{n: np.full(s, 0.01, np.float32) for n, s in config.tensor_shapes().items()}}
+engine = generate.load(weights.ModelFile(None, "variational", config.to_dict(), {{}}, {{}}, tensors))
+windows = np.zeros((20_000, 64, 1), np.int32)  # seconds of work
+"""
+    assert ctrl_c(before, "engine.encode(windows)", "engine.encode(windows[:2])") < 1.0
+
+
+def test_R41_one_engine_in_many_threads(model, rng):
+    windows = some_windows(rng, 40)
+    expected = model.engine.encode(windows)[0]
+    with ThreadPoolExecutor(6) as pool:
+        for got in pool.map(lambda _: model.engine.encode(windows, threads=2)[0], range(12)):
+            np.testing.assert_array_equal(got, expected)
 
 
 def test_R33_configs_out_of_bounds_are_refused_before_building(rng):

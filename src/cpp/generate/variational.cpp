@@ -10,6 +10,8 @@ namespace musicgen::generate {
 
 namespace {
 
+constexpr std::int64_t kTogether = 256;  // windows: their states stay in cache, and an interrupt does not wait for all
+
 // The tensors whose names begin so, by the rest of their names.
 Tensors part_of(const Tensors& tensors, const std::string& prefix) {
   Tensors part;
@@ -62,6 +64,18 @@ VariationalEncoder::VariationalEncoder(const RecurrentSpec& spec, int latent_siz
 
 bool VariationalEncoder::encode(const std::int32_t* tokens, std::int64_t batch, std::int64_t frames, float* mean,
                                 float* log_variance, int threads, Isa isa, Interrupt& interrupt) const {
+  const std::size_t slots = spec().slots.size(), size = to_size(latent_size_);
+  for (std::int64_t first = 0; first < batch; first += kTogether) {
+    const std::size_t at = to_size(first);
+    if (!encode_some(tokens + at * to_size(frames) * slots, std::min(kTogether, batch - first), frames,
+                     mean + at * size, log_variance + at * size, threads, isa, interrupt))
+      return false;
+  }
+  return true;
+}
+
+bool VariationalEncoder::encode_some(const std::int32_t* tokens, std::int64_t batch, std::int64_t frames, float* mean,
+                                     float* log_variance, int threads, Isa isa, Interrupt& interrupt) const {
   const std::size_t count = to_size(batch), units = to_size(forwards_.units()), out = to_size(padded(latent_size_));
   std::vector<float> last(checked_product(count, 2, units)), made(checked_product(count, 2, out));
   for (const bool backwards : {false, true})

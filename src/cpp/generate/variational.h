@@ -35,6 +35,8 @@ class VariationalEncoder {
     const float* bias = nullptr;
   };
 
+  bool encode_some(const std::int32_t* tokens, std::int64_t batch, std::int64_t frames, float* mean,
+                   float* log_variance, int threads, Isa isa, Interrupt& interrupt) const;
   bool read(const RecurrentModel& model, bool backwards, const std::int32_t* tokens, std::int64_t batch,
             std::int64_t frames, float* last, int threads, Isa isa, Interrupt& interrupt) const;
 

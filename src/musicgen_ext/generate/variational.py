@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 
-_BATCH = 1 << 12  # windows decoded at a time for `bounds`
+_BATCH = 1 << 8  # windows decoded at a time for `bounds`
 
 
 class VariationalEngine:
