@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import lstm_peers as peers
+import musicgen_ext as mg
 
 CONTENDERS = [
     pytest.param(
@@ -34,3 +35,14 @@ def test_sample(benchmark, config, batch, contender):
     benchmark.group = f"{config} batch {batch}, {n_steps} steps"
     benchmark.pedantic(entry.sample, args=(n_steps,), rounds=5, warmup_rounds=1)
     benchmark.extra_info["tokens_per_s"] = n_steps * batch / benchmark.stats.stats.median
+
+
+@pytest.mark.parametrize("batch", [1, 32])
+@pytest.mark.parametrize("model", ["chorale", "folk"])
+def test_bundled(benchmark, model, batch):
+    """Sixteen bars of 4/4 from a model that comes with the package, scores made of them included."""
+    loaded = mg.load(model)
+    benchmark.group = f"bundled, batch {batch}, 16 bars"
+    options = {"num_samples": batch, "length": "16 bars", "condition": {"meter": "4/4"}, "seed": 1}
+    benchmark.pedantic(loaded.sample, kwargs=options, rounds=5, warmup_rounds=1)
+    benchmark.extra_info["frames_per_s"] = 256 * batch / benchmark.stats.stats.median

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import musicgen_ext as mg
+from musicgen_ext import cli
 from musicgen_ext.encodings import FOLK, REST, SCALES, TICKS_PER_STEP, read_melody
 from musicgen_ext.midi import Score, Track
 
@@ -199,3 +200,46 @@ def test_the_splits_are_those_of_the_collection() -> None:
     tunes = json.loads(SHARED.read_bytes())["tunes"]
     for split, names in named.items():
         assert names == [rebuild.tune_name(t) for t in tunes if t["split"] == split]
+
+
+# -- the bundled model -------------------------------------------------------------------------------------------------
+
+needs_bundled = pytest.mark.skipif("folk" not in mg.models(), reason="the bundled model is not in this tree")
+
+
+@needs_bundled
+def test_the_bundled_model_plays_what_it_is_told(tmp_path: Path) -> None:
+    folk = mg.load("folk")
+    info = folk.info
+    assert info["licence"] == "MIT"
+    assert "public domain" in info["card"]["data_licence"]
+    assert info["weights"] == "int8"
+    assert info["bytes"] < 3_000_000
+    assert info["metrics"]["test"]["nll"] > 0
+    pieces = mg.sample("folk", condition={"key": "D major", "meter": "6/8"}, length="16 bars", seed=1, num_samples=20)
+    pitches = np.concatenate([piece.notes["pitch"] for piece in pieces]).astype(int)
+    assert np.isin((pitches - 2) % 12, SCALES["major"]).mean() > 0.95
+    assert [steps_of(piece) for piece in pieces].count(16 * 12) >= 18
+    assert pieces[0] == mg.sample("folk", condition={"key": "D major", "meter": "6/8"}, length="16 bars", seed=1)
+    piece = mg.sample("folk", prompt=tune(), length="16 bars", seed=3)
+    assert piece.notes["pitch"][:16].tolist() == FOUR_BARS
+    asked = [
+        "-c",
+        "key=D major",
+        "-c",
+        "meter=6/8",
+        "--length",
+        "16 bars",
+        "--seed",
+        "1",
+        "-o",
+        str(tmp_path / "a.mid"),
+    ]
+    assert cli.main(["sample", "folk", *asked]) == 0
+    assert mg.read_midi(tmp_path / "a.mid").notes.tolist() == pieces[0].notes.tolist()
+
+
+@needs_bundled
+def test_R38_the_bundled_model_on_every_isa(on_every_isa: Any) -> None:
+    pieces = on_every_isa(lambda: mg.sample("folk", seed=7, length="4 bars"))
+    assert all(piece == pieces["baseline"] for piece in pieces.values())
