@@ -18,15 +18,15 @@ def decode(config, tensors, z, style):
 
 
 def draw(logits):
-    """1 where a note is likelier than none, and no onset without a sound."""
+    """At every step as many of the likeliest pitches as the probabilities add up to; onsets that are half as likely."""
+    likely = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
     picture = np.zeros(logits.shape, np.uint8)
-    channels, steps, pitches = logits.shape
-    for step in range(steps):
-        for pitch in range(pitches):
-            if logits[0, step, pitch] > 0:
-                picture[0, step, pitch] = 1
-                for channel in range(1, channels):
-                    picture[channel, step, pitch] = logits[channel, step, pitch] > 0
+    for step in range(logits.shape[1]):
+        wanted = int(np.floor(likely[0, step].sum() + 0.5))
+        for pitch in sorted(range(logits.shape[2]), key=lambda p: -logits[0, step, p])[:wanted]:
+            picture[0, step, pitch] = 1
+            for channel in range(1, len(logits)):
+                picture[channel, step, pitch] = 2 * likely[channel, step, pitch] >= likely[0, step, pitch]
     return picture
 
 
@@ -36,15 +36,14 @@ def normal(word_of_radius, word_of_angle):
     return np.rint(np.sqrt(-2 * np.log1p(-first)) * np.cos(2 * np.pi * second) * 2**20) / 2**20
 
 
-def latents(config, tensors, count, seed, index, temperature=1.0):
-    """z of `count` neighbouring pictures of one sequence."""
-    walk = np.asarray(tensors["walk"], np.float64)
+def latents(config, tensors, count, seed, index, label, temperature=1.0):
+    """z of `count` neighbouring pictures of one sequence in a style."""
+    walk, mean, scale = (np.asarray(tensors[name], np.float64) for name in ("walk", "prior.mean", "prior.scale"))
     stream = np.random.Philox(key=np.array([seed, index], np.uint64))
     rows = []
     for _ in range(count):
         words = stream.random_raw(2 * len(walk))
-        fresh = temperature * np.array(
-            [normal(*pair) for pair in zip(words[: len(walk)], words[len(walk) :], strict=True)]
-        )
+        halves = zip(words[: len(walk)], words[len(walk) :], strict=True)
+        fresh = temperature * np.array([normal(*pair) for pair in halves])
         rows.append(walk * rows[-1] + np.sqrt(1 - walk**2) * fresh if rows else fresh)
-    return np.array(rows)
+    return np.array([mean[label] + scale[label] @ row for row in rows])

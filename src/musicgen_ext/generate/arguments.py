@@ -15,7 +15,7 @@ Ints = npt.NDArray[np.int32]
 
 # Tables and packed weights of one model may take this much memory.
 MAX_MODEL_BYTES = 8 << 30
-_FINEST = 1 << 20  # normal numbers are multiples of 1 / this
+FINEST = 1 << 20  # normal numbers are multiples of 1 / this
 
 
 # More than this is a mistake in an argument, not a piece: 2^24 frames of sixteenths are 48 days of music.
@@ -82,7 +82,7 @@ class Coins:
         uniform = self.take(n_frames, 2 * size)
         radius = np.sqrt(-2.0 * np.log1p(-uniform[..., :size]))
         drawn = radius * np.cos(2.0 * np.pi * uniform[..., size:])
-        return np.asarray(np.rint(drawn * _FINEST) / _FINEST, np.float32)
+        return np.asarray(np.rint(drawn * FINEST) / FINEST, np.float32)
 
 
 def check_integer(name: str, value: Any, low: int, high: int) -> int:

@@ -11,7 +11,7 @@ from musicgen_ext import weights
 from musicgen_ext.architectures import VaeGanConfig
 from musicgen_ext.architectures.vae_gan import LOG_VARIANCES
 from musicgen_ext.errors import WeightsError
-from musicgen_ext.generate.arguments import Coins
+from musicgen_ext.generate.arguments import FINEST, Coins
 from musicgen_ext.generate.feedforward import FeedForwardEngine
 
 if TYPE_CHECKING:
@@ -38,10 +38,15 @@ class VaeGanEngine:
         self.weights = file.weights
         self._encoder = FeedForwardEngine(config.encoder, file.tensors, file.weights, "encoder.")
         self._generator = FeedForwardEngine(config.generator, file.tensors, file.weights, "generator.")
-        self._walk = np.asarray(weights.convert(file, "float32").tensors["walk"], np.float64)
+        plain = weights.convert(file, "float32").tensors
+        self._walk = plain["walk"].astype(np.float64)
+        self._mean = plain["prior.mean"].astype(np.float64)
+        self._scale = plain["prior.scale"].astype(np.float64).reshape(-1, config.latent_size, config.latent_size)
         if np.abs(self._walk).max() > 1:
             worst = float(self._walk[np.abs(self._walk).argmax()])
             raise WeightsError(f"walk: expected numbers in [-1, 1], got {worst}")
+        if np.triu(self._scale, 1).any() or (np.diagonal(self._scale, axis1=1, axis2=2) <= 0).any():
+            raise WeightsError("prior.scale: expected lower triangles with numbers > 0 on the diagonal")
 
     @property
     def latent_size(self) -> int:
@@ -105,37 +110,74 @@ class VaeGanEngine:
 
     @staticmethod
     def draw(logits: Floats) -> Rolls:
-        """Pictures, uint8: 1 where a note is likelier than none, and no onset without a sound."""
-        on = logits > 0
-        on[:, 1:] &= on[:, :1]
-        return on.astype(np.uint8)
+        """Pictures, uint8: at every step as many of the likeliest pitches as are expected to sound there.
+
+        That is the sum of the probabilities, rounded; a threshold would leave out every note of which the network knows
+        that there is one but not quite where. Of these pitches those have an onset that begin there with a probability
+        of at least half of that of sounding.
+        """
+        likely = 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
+        points = np.rint(likely * FINEST).astype(np.int64)  # the last digits of a library's exponential do not matter
+        sounding = points[:, 0]
+        count = (2 * sounding.sum(axis=2, keepdims=True) + FINEST) // (2 * FINEST)
+        order = np.argsort(-logits[:, 0], axis=2, kind="stable")
+        rank = np.empty_like(order)
+        np.put_along_axis(rank, order, np.arange(order.shape[2])[None, None], axis=2)
+        on = np.zeros(logits.shape, np.uint8)
+        on[:, 0] = rank < count
+        on[:, 1:] = on[:, :1] & (2 * points[:, 1:] >= points[:, :1])
+        return on
 
     def latents(
-        self, count: int, coins: Coins, *, temperature: float = 1.0, before: npt.ArrayLike | None = None
-    ) -> Floats:
-        """z of neighbouring pictures: each keeps a share of the one before it, and is standard normal by itself.
+        self,
+        count: int,
+        coins: Coins,
+        label: npt.ArrayLike,
+        *,
+        temperature: float = 1.0,
+        before: npt.ArrayLike | None = None,
+    ) -> tuple[Floats, npt.NDArray[np.float64]]:
+        """z of neighbouring pictures, each like those of music in a style, and a little like the one before it.
 
         Parameters
         ----------
         count : int
         coins : Coins
             Of B sequences; the next normal numbers of each are taken.
+        label : array [shape=(B,)], int
+            Of the first group of styles.
         temperature : float >= 0
             What the deviation of every normal number is multiplied by.
-        before : array [shape=(B, D)], optional
-            The z before the first.
+        before : array [shape=(B, D)], float64, optional
+            What this returned last for the pictures before (or `whiten` says of them).
 
         Returns
         -------
         z : np.ndarray [shape=(B, count, D)], float32
+        last : np.ndarray [shape=(B, D)], float64
+            To go on with.
         """
+        which = np.asarray(label, np.int64)
         drawn = temperature * coins.normals(count, self.latent_size).astype(np.float64)
         new = np.sqrt(1.0 - self._walk**2)
         for i in range(count):
             if i or before is not None:
                 kept = drawn[:, i - 1] if i else np.asarray(before, np.float64)
                 drawn[:, i] = self._walk * kept + new * drawn[:, i]
-        return drawn.astype(np.float32)
+        z = np.repeat(self._mean[which][:, None], count, axis=1)
+        for j in range(self.latent_size):  # one order of summation: the same bits everywhere
+            z += drawn[..., j : j + 1] * self._scale[which][:, None, :, j]
+        return z.astype(np.float32), drawn[:, -1]
+
+    def whiten(self, z: npt.ArrayLike, label: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """What `latents` would have drawn for z [shape=(B, D)] of these labels: its `before`."""
+        which = np.asarray(label, np.int64)
+        left = np.asarray(z, np.float64) - self._mean[which]
+        drawn = np.zeros_like(left)
+        for j in range(self.latent_size):  # the scales are lower triangular
+            drawn[:, j] = left[:, j] / self._scale[which, j, j]
+            left -= drawn[:, j : j + 1] * self._scale[which, :, j]
+        return drawn
 
     def bounds(self, pictures: Rolls, style: npt.ArrayLike, coins: Coins) -> npt.NDArray[np.float64]:
         """Lower bounds of the log-probability of pictures [shape=(N,)], float64, nats.

@@ -42,7 +42,7 @@ class _Plan:
     temperature: float
     z: Floats | None  # (windows, D), in place of what would be drawn
     prompt: Rolls | None
-    before: Floats | None  # (1, D): z of the prompt's last window
+    last: Floats | None  # (1, D): z of the prompt's last window
     record: dict[str, Any]
 
 
@@ -65,6 +65,7 @@ class StyleModel(Model):
         for what, got, expected in (
             ("pictures of shape", list(encoding.shape), list(config.encoder.input)),
             ("styles of size", encoding.style_size, config.style_size),
+            ("labels of the first group:", len(encoding.groups[0].labels), config.labels),
         ):
             if got != expected:
                 raise WeightsError(f"encoding: expected {what} {expected}, as in config, got {got}")
@@ -338,7 +339,7 @@ class StyleModel(Model):
         encoding, window = self._encoding, self._encoding.shape[1]
         shift = 0 if wanted.get("key") is None else self._shift_of(wanted["key"], "condition['key']")
         tempo = None if "tempo" in [group.name for group in encoding.groups] else TEMPO
-        z = before = pictures = None
+        z = last = pictures = None
         if wanted.get("z") is not None:
             z = self._latents(wanted["z"], "condition['z']")
             record.setdefault("condition", {})["z"] = {"windows": len(z), "crc32": zlib.crc32(z.tobytes())}
@@ -354,7 +355,7 @@ class StyleModel(Model):
             if issues:
                 record["issues"] = [f"prompt: {issue}" for issue in issues]
             tempo = tempo_of(source)
-            before = self._engine.encode(pictures[-1:])[0]
+            last = self._engine.encode(pictures[-1:])[0]
         number, unit = length_of(length, self.units, "8 bars")
         per_quarter = encoding.roll_bars.steps_per_quarter
         speed = tempo if tempo is not None else self._tempo([label or 0 for label in given])
@@ -370,7 +371,7 @@ class StyleModel(Model):
         if pictures is not None and steps <= len(pictures) * window:
             begun = f"{len(pictures) * encoding.bars} bars of the prompt"
             raise ValueError(f"length: expected more than the {begun}, with which the result begins, got {length!r}")
-        return _Plan(seed, steps, tuple(given), shift, tempo, float(temperature), z, pictures, before, record)
+        return _Plan(seed, steps, tuple(given), shift, tempo, float(temperature), z, pictures, last, record)
 
     def _latents(self, z: Any, what: str) -> Floats:
         values = np.atleast_2d(np.asarray(z))
@@ -417,26 +418,30 @@ class StyleModel(Model):
                 drawn[:, i] = label
         return drawn
 
-    def _made(self, plan: _Plan, codes: Floats, labels: Labels) -> Rolls:
+    def _made(self, codes: Floats, labels: Labels) -> Rolls:
         """z (B, n, D) and a row of labels for each sequence -> pictures (B, n, C, T, P)."""
         batch, count, size = codes.shape
         styles = self._encoding.vectors(labels).repeat(count, axis=0)
         pictures = self._engine.draw(self._engine.decode(codes.reshape(-1, size), styles))
         return pictures.reshape(batch, count, *pictures.shape[1:])
 
-    def _codes(self, plan: _Plan, count: int, coins: generate.Coins, indices: range, before: Floats | None) -> Floats:
-        if plan.z is not None:
-            return plan.z[None].repeat(len(indices), axis=0)
-        start = None if before is None else before.repeat(len(indices) // len(before), axis=0)
-        return self._engine.latents(count, coins, temperature=plan.temperature, before=start)
+    def _begun(self, plan: _Plan, labels: Labels) -> npt.NDArray[np.float64] | None:
+        """What the first z that is drawn of each sequence follows."""
+        return None if plan.last is None else self._engine.whiten(plan.last.repeat(len(labels), axis=0), labels[:, 0])
 
     def _draw(self, plan: _Plan, indices: range) -> list[Score]:
         coins = generate.Coins(plan.seed, indices)
         labels = self._labels(plan, coins)
         begun = 0 if plan.prompt is None else len(plan.prompt)
-        codes = self._codes(plan, self._windows(plan.steps) - begun, coins, indices, plan.before)
+        if plan.z is None:
+            codes, _ = self._engine.latents(
+                self._windows(plan.steps) - begun, coins, labels[:, 0],
+                temperature=plan.temperature, before=self._begun(plan, labels),
+            )  # fmt: skip
+        else:
+            codes = plan.z[None].repeat(len(indices), axis=0)
         pieces = []
-        for i, made in enumerate(self._made(plan, codes, labels)):
+        for i, made in enumerate(self._made(codes, labels)):
             pictures = made if plan.prompt is None else np.concatenate([plan.prompt, made])
             pieces.append(self._score(plan, pictures, labels[i], indices[i]))
         return pieces
@@ -452,7 +457,7 @@ class StyleModel(Model):
     def _notes(self, plan: _Plan) -> Iterator[Note]:
         coins = generate.Coins(plan.seed, [0])
         labels = self._labels(plan, coins)
-        rolls, before = self._encoding.roll_bars, plan.before
+        rolls, before = self._encoding.roll_bars, self._begun(plan, labels)
         ticks = _TICKS_PER_QUARTER // rolls.steps_per_quarter
         begun: dict[int, int] = {}  # pitch to the step at which it began
         step = 0
@@ -466,10 +471,12 @@ class StyleModel(Model):
                 picture = plan.prompt[number]
             else:
                 if plan.z is None:
-                    code = before = self._codes(plan, 1, coins, range(1), before)[:, 0]
+                    code, before = self._engine.latents(
+                        1, coins, labels[:, 0], temperature=plan.temperature, before=before
+                    )  # fmt: skip
                 else:
-                    code = plan.z[number : number + 1]
-                picture = self._made(plan, code[:, None], labels)[0, 0]
+                    code = plan.z[None, number : number + 1]
+                picture = self._made(code, labels)[0, 0]
             for column in range(min(picture.shape[1], plan.steps - step)):
                 sounding = picture[0, column]
                 strikes = picture[-1, column] if rolls.onsets else np.zeros_like(sounding)

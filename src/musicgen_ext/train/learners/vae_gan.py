@@ -20,7 +20,6 @@ from musicgen_ext.train.models.vae_gan import VaeGan
 if TYPE_CHECKING:
     from musicgen_ext.train.loop import Options
 
-_WALK = 0.01  # of what a step sees, in the average
 _GUESSER = 128  # hidden units
 _BETA1 = 0.5  # of Adam
 
@@ -80,21 +79,19 @@ class StyleObjective:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What a step sees: windows and their successors, (2 * B, …), the first B before the others.
+    """What a step sees: windows (B, …).
 
-    ``heard``: what the encoder hears; ``whole``: what it is of; ``style`` (2 * B, S); ``label`` (2 * B,), int64, of the
-    first group, which has the first `labels` numbers of the style.
+    ``heard``: what the encoder hears; ``whole``: what it is of; ``style`` (B, S); ``label`` (B,), int64, of the
+    first group.
     """
 
     heard: Tensor
     whole: Tensor
     style: Tensor
     label: Tensor
-    labels: int
 
     def to(self, device: torch.device) -> Pictures:
-        heard, whole, style, label = (x.to(device) for x in (self.heard, self.whole, self.style, self.label))
-        return Pictures(heard, whole, style, label, self.labels)
+        return Pictures(*(x.to(device) for x in (self.heard, self.whole, self.style, self.label)))
 
 
 class Styled(Protocol):
@@ -111,6 +108,9 @@ class Styled(Protocol):
     def pictures(self, chunk: list[Any], rng: np.random.Generator) -> Pictures:
         """What a step sees."""
 
+    def exported(self, average: VaeGan) -> VaeGan:
+        """The average of the weights as it is evaluated and exported."""
+
 
 class StyleLearner:
     """Two sides with an optimiser each: encoder and generator; discriminator and guesser. A step is one of both."""
@@ -120,7 +120,7 @@ class StyleLearner:
         self.module = task.network().to(device)
         self.mean = copy.deepcopy(self.module).eval()
         self.critic = task.critic().to(device)
-        labels = task.pictures([], np.random.default_rng()).labels
+        labels = self.module.config.labels
         self.guesser = nn.Sequential(
             nn.Linear(self.module.config.latent_size, _GUESSER), nn.LeakyReLU(0.2), nn.Linear(_GUESSER, labels)
         ).to(device)
@@ -129,7 +129,7 @@ class StyleLearner:
 
     @property
     def average(self) -> VaeGan:
-        return self.mean.folded()
+        return self.task.exported(self.mean)
 
     def begin_with(self, start: Mapping[str, Tensor]) -> None:
         self.module.load_state_dict(dict(start))
@@ -137,7 +137,7 @@ class StyleLearner:
 
     def learn(self, chunk: list[Any], rng: np.random.Generator, step: int, total: int) -> tuple[float, int]:
         seen = self.task.pictures(chunk, rng).to(self.device)
-        styles = None if step < self.settings.alone else _others(seen)
+        styles = None if step < self.settings.alone else _others(seen, self.module.config.labels)
         self.module.train()
         self.rivals.train()
         ours, theirs = self.optimizers
@@ -156,8 +156,6 @@ class StyleLearner:
             rivals.backward()  # type: ignore[no-untyped-call]
             update(self.rivals, theirs, self.options, step, total, self.settings.critic_rate)
         update(self.module, ours, self.options, step, total)
-        first, second = mean.chunk(2)
-        self.module.walk_towards(first, second, _WALK)
         follow(self.mean, self.module, self.options, step + 1)
         for kept, buffer in zip(self.mean.buffers(), self.module.buffers(), strict=True):
             kept.copy_(buffer)
@@ -223,10 +221,10 @@ class StyleLearner:
             optimizer.load_state_dict(kept)
 
 
-def _others(seen: Pictures) -> Tensor:
+def _others(seen: Pictures, labels: int) -> Tensor:
     """Style vectors: for the first half of what is seen the label of another and the rest their own, then any."""
     half = len(seen.style) // 2
-    label, rest = seen.style[:, : seen.labels], seen.style[:, seen.labels :]
+    label, rest = seen.style[:, :labels], seen.style[:, labels:]
     other = torch.cat([label.roll(1, 0), rest], 1)[:half]
     return torch.cat([other, seen.style[torch.randperm(len(seen.style), device=seen.style.device)][half:]])
 

@@ -62,6 +62,7 @@ def vae_gan(
 
     return VaeGanConfig.from_dict(
         {
+            "labels": len(data.groups[0].labels),
             "encoder": {
                 "input": list(data.shape),
                 "layers": [

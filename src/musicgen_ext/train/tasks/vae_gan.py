@@ -21,7 +21,8 @@ from musicgen_ext.train.tasks.base import Likelihood
 
 _SEED = 20_160_204  # of the z by which likelihoods are measured
 _BATCH = 256
-_EXCERPT_BARS, _MOST_EXCERPTS = 4, 400  # in which styles are recognised; of each style
+_MOST_PIECES = 100  # of each style, to fit its prior
+_EXCERPT_BARS, _MOST_EXCERPTS = 4, 150  # in which styles are recognised; of each style
 _ACTIVE = 0.01  # variance of a mean from which a number of z says something (Burda et al. 2016)
 
 
@@ -55,22 +56,24 @@ class VaeGanTask:
             if value:
                 raise ValueError(f"dropout.{name}: expected 0 for a VAE-GAN, which has none, got {value}")
         shape, size = data.styled_bars.shape, data.styled_bars.style_size
-        if config.encoder.input != shape or config.style_size != size:
+        labels = len(data.styled_bars.groups[0].labels)
+        if (config.encoder.input, config.style_size, config.labels) != (shape, size, labels):
             raise ValueError(
                 f"data: expected pictures of shape {list(config.encoder.input)} and styles of {config.style_size} "
-                f"numbers as in the configuration, got {list(shape)} and {size}"
+                f"numbers, of which {config.labels} are labels, as in the configuration, got {list(shape)}, {size} "
+                f"and {labels}"
             )
         self.config, self.data, self.dropout = config, data, dropout
         self.objective = dict(objective or {})
         self.settings = StyleObjective.of(self.objective)
-        self._labels = len(data.styled_bars.groups[0].labels)
+        self._labels = labels
         self._recogniser: Recogniser | None = None
         self._together = -(-_EXCERPT_BARS // data.styled_bars.bars)
         channels, steps, pitches = shape
         self._excerpt_shape = (channels, self._together * steps, pitches)
         self._places: list[list[tuple[int, int]]] = [[] for _ in range(self._labels)]
         for number, piece in enumerate(data.train):
-            self._places[int(piece.labels[0, 0])] += [(number, i) for i in range(len(piece.windows) - 1)]
+            self._places[int(piece.labels[0, 0])] += [(number, i) for i in range(len(piece.windows))]
 
     def network(self) -> VaeGan:
         return VaeGan(self.config)
@@ -79,10 +82,10 @@ class VaeGanTask:
         return FeedForward(self.config.discriminator)
 
     def num_batches(self, batch_size: int) -> int:
-        return max(1, self._labels * self.data.per_label // (2 * batch_size))
+        return max(1, self._labels * self.data.per_label // batch_size)
 
     def epoch(self, batch_size: int, rng: np.random.Generator) -> list[list[tuple[int, int]]]:
-        """Places of windows, `batch_size` a step, each of which is learnt with the window after it."""
+        """Places of windows, `batch_size` a step."""
         count = self.num_batches(batch_size) * batch_size
         label = rng.integers(self._labels, size=count)
         chosen = [self._places[k][int(rng.integers(len(self._places[k])))] for k in label.tolist()]
@@ -92,12 +95,11 @@ class VaeGanTask:
         raise NotImplementedError("a VAE-GAN learns by more than likelihood")
 
     def pictures(self, chunk: list[tuple[int, int]], rng: np.random.Generator) -> Pictures:
-        encoding = self.data.styled_bars
-        both = [(number, place + after) for after in (0, 1) for number, place in chunk]
-        shape = (0, *encoding.shape)
-        whole = np.array([self.data.train[number].windows[place] for number, place in both] or np.zeros(shape))
-        labels = np.array([self.data.train[number].labels[place] for number, place in both], np.int64)
-        labels = labels.reshape(-1, len(encoding.groups))
+        whole = np.stack([self.data.train[number].windows[place] for number, place in chunk])
+        labels = np.stack([self.data.train[number].labels[place] for number, place in chunk])
+        return self._seen(whole, labels, rng)
+
+    def _seen(self, whole: Rolls, labels: Labels, rng: np.random.Generator) -> Pictures:
         heard = whole.copy()
         chance = rng.random(len(whole)) / max(self.data.sketches, 1e-9)
         for rows, heard_of in ((chance < 0.5, "melody"), ((chance >= 0.5) & (chance < 1), "outer")):
@@ -105,10 +107,29 @@ class VaeGanTask:
         return Pictures(
             heard=torch.from_numpy(heard).float(),
             whole=torch.from_numpy(whole).float(),
-            style=torch.from_numpy(encoding.vectors(labels)),
+            style=torch.from_numpy(self.data.styled_bars.vectors(labels)),
             label=torch.from_numpy(labels[:, 0].copy()),
-            labels=self._labels,
         )
+
+    def exported(self, average: VaeGan) -> VaeGan:
+        """Without norms, with priors that know what its encoder says of training data."""
+        made = average.folded()
+        rng = np.random.default_rng(_SEED)
+        device = made.walk.device
+        now, after, label = [], [], []
+        with torch.no_grad():
+            for places in self._places:
+                for number in rng.permutation(sorted({number for number, _ in places}))[:_MOST_PIECES].tolist():
+                    piece = self.data.train[number]
+                    seen = self._seen(piece.windows, piece.labels, rng)
+                    mean, log_variance = made.encode(seen.heard.to(device))
+                    noise = torch.from_numpy(rng.standard_normal(mean.shape).astype(np.float32)).to(device)
+                    z = mean + noise * torch.exp(0.5 * log_variance)
+                    now.append(z[:-1])
+                    after.append(z[1:])
+                    label.append(seen.label[:-1])
+            made.fit_priors(torch.cat(now), torch.cat(after), torch.cat(label).to(device))
+        return made
 
     def evaluate(self, module: VaeGan, pieces: Sequence[StyledPiece], *, per: Sequence[str] | None = None) -> Transfer:
         """How far the model is from telling `pieces` in another style: `Transfer`.
