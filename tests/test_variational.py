@@ -327,6 +327,16 @@ def test_windows_are_read_and_written(rng):
     assert encodings.load(encoding.to_dict()) == encoding
 
 
+def test_the_top_line_of_chords_is_a_melody():
+    encoding = encodings.MelodyWindows(steps=16)
+    chords = [(240 * i, 240, p) for i, top in enumerate((72, 74, 76, 77)) for p in (top, top - 4, top - 9)]
+    held = [(960, 960, 79), (1200, 240, 60)]  # what begins below a note that sounds is no melody
+    drums = [(120 * i, 120, 90, 90, 1, 9) for i in range(16)]
+    score = mg.Score([(*note, 90, 0, 0) for note in chords + held] + drums)
+    wanted = encoding.encode(mg.Score([*chords[::3], held[0]]))
+    np.testing.assert_array_equal(encoding.encode(score), wanted)
+
+
 def test_attributes_of_windows():
     encoding = encodings.MelodyWindows(steps=16)
     scale = [62, 64, 66, 67, 69, 71, 73, 74]  # D major

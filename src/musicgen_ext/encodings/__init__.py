@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 from musicgen_ext.encodings.bars import Bars
 from musicgen_ext.encodings.base import Encoding
 from musicgen_ext.encodings.frames import PianoRollFrames, read_frames
-from musicgen_ext.encodings.melody_windows import ATTRIBUTES, FIRST_PITCH, MelodyWindows
+from musicgen_ext.encodings.melody_windows import ATTRIBUTES, FIRST_PITCH, MelodyWindows, melody_of
 from musicgen_ext.encodings.notes_to_sound import Line, NotesToSound
 from musicgen_ext.encodings.performance import Performance
 from musicgen_ext.encodings.pitch_sequence import PitchSequence
@@ -91,6 +91,7 @@ __all__ = [
     "VoiceGrid",
     "Voices",
     "load",
+    "melody_of",
     "named",
     "read_frames",
     "read_melody",

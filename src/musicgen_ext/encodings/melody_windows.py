@@ -13,7 +13,7 @@ import numpy.typing as npt
 from musicgen_ext.encodings.base import Encoding, Ints, whole
 from musicgen_ext.encodings.voice_grid import MAX_STEPS, REST, Meter, VoiceGrid, Voices, read_melody
 from musicgen_ext.errors import WeightsError
-from musicgen_ext.midi import Score
+from musicgen_ext.midi import DRUM_CHANNEL, Score
 
 HOLD, SILENCE, FIRST_PITCH = 0, 1, 2
 ATTRIBUTES = ("density", "register", "contour", "range", "syncopation", "mode")
@@ -109,14 +109,13 @@ class MelodyWindows(Encoding):
     def encode(self, score: Score, issues: list[str] | None = None) -> Ints:
         """All windows of the melody of a score, one behind the other.
 
-        The melody is the voice that `read_melody` finds: a track named so, or the highest. Windows begin with the bar
-        of its first note, the last one is filled up with rests.
+        Windows begin with the bar of its first note (see `melody_of`), the last one is filled up with rests.
 
         Returns
         -------
         tokens : np.ndarray [shape=(n_windows * steps, 1)], int32
         """
-        voices = read_melody(score, encoding=self.grid)
+        voices = melody_of(score, self.grid)
         if issues is not None:
             issues += voices.issues
         shift = self.grid.fit(voices)
@@ -213,6 +212,48 @@ def _best_fit(heard: npt.NDArray[np.float64], scale: tuple[int, ...], triad: tup
     wanted[list(scale)] += 0.5
     wanted[list(triad)] += 0.5
     return float(max(heard @ np.roll(wanted, tonic) for tonic in range(12)))
+
+
+def melody_of(score: Score, grid: VoiceGrid) -> Voices:
+    """The melody of a score: the voice that `read_melody` finds (a track named so, or the highest part).
+
+    Where that part plays chords, it is the top line of all tracks but drums: a note that begins below one that still
+    sounds is left out, a higher one ends it.
+
+    Raises
+    ------
+    ValueError
+        There are no notes.
+    """
+    try:
+        return read_melody(score, encoding=grid)
+    except ValueError:
+        line = _top_line(score)
+        if not len(line.notes):
+            raise
+        return read_melody(line, encoding=grid)
+
+
+def _top_line(score: Score) -> Score:
+    notes = score.notes[score.notes["channel"] != DRUM_CHANNEL]
+    notes = notes[np.lexsort((-notes["pitch"].astype(int), notes["start"]))]
+    starts, pitches = notes["start"].tolist(), notes["pitch"].tolist()
+    ends = (notes["start"].astype(np.int64) + notes["duration"]).tolist()
+    kept: list[int] = []
+    for i, start in enumerate(starts):
+        if kept and start < ends[kept[-1]]:
+            last = kept[-1]
+            if pitches[i] < pitches[last] or start == starts[last]:
+                continue
+            ends[last] = start
+        kept.append(i)
+    line = notes[kept].copy()
+    line["duration"] = [ends[i] - starts[i] for i in kept]
+    for name in ("track", "channel"):
+        line[name] = line[name][:1]  # all on one
+    alone = score.copy()
+    alone.notes = line
+    return alone
 
 
 def framed(voices: Voices, steps: int) -> tuple[Ints, npt.NDArray[np.bool_]]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musicgen_ext import files
-from musicgen_ext.encodings import FIRST_PITCH, REST, STEPS_PER_QUARTER, MelodyWindows, read_melody
+from musicgen_ext.encodings import FIRST_PITCH, REST, STEPS_PER_QUARTER, MelodyWindows, melody_of
 from musicgen_ext.midi import Score
 from musicgen_ext.train import datasets
 from musicgen_ext.train.data import Corpus, Ints, Piece
@@ -134,9 +134,9 @@ def _windows_of(score: Score, reader: MelodyWindows, bars: str, straight: bool) 
     if crooked.any():
         straight_notes = score.copy()
         straight_notes.notes = score.notes[~crooked]
-        voices = read_melody(straight_notes, encoding=reader.grid)
+        voices = melody_of(straight_notes, reader.grid)
     else:
-        voices = read_melody(score, encoding=reader.grid)
+        voices = melody_of(score, reader.grid)
     length = voices.meter.bar_length
     if reader.steps % length:
         raise ValueError(
