@@ -77,6 +77,22 @@ def test_without_a_length_a_tune_is_as_long_as_others(make_model: Any) -> None:
     assert steps_of(hasty.sample(seed=0, prompt=tune(FOUR_BARS * 2, numerator=2))) == 128 + 16
 
 
+def test_a_tune_that_is_told_its_key_ends_on_the_tonic(tiny: mg.ScoreModel) -> None:
+    for meter, pickup, length in [("6/8", 0.5, 4), ("6/8", 0, 6), ("2/4", 0.5, 2), ("2/2", 0, 4), ("9/8", 0, 6)]:
+        asked = {"key": "G dorian", "meter": meter, "pickup": pickup}
+        piece = tiny.sample(seed=1, length="4 bars", condition=asked)
+        assert list(tiny.stream(seed=1, length="4 bars", condition=asked)) == [
+            tuple(n)[:5] for n in piece.notes.tolist()
+        ]
+        numerator, denominator = map(int, meter.split("/"))
+        last = piece.notes[-1]
+        assert int(last["pitch"]) % 12 == 7
+        assert int(last["start"] + last["duration"]) == 4 * 1920 * numerator // denominator
+        assert int(last["duration"]) >= length * TICKS_PER_STEP
+    free = tiny.sample(seed=0, num_samples=20, length="4 bars", prompt=tune(FOUR_BARS[:8]))  # in a key nobody said
+    assert len({int(piece.notes["pitch"][-1]) % 12 for piece in free}) > 3
+
+
 def test_a_prompt_is_what_the_tune_begins_with(tiny: mg.ScoreModel) -> None:
     piece = tiny.sample(prompt=tune(), length="8 bars", seed=2)
     assert piece.notes["pitch"][:16].tolist() == FOUR_BARS
@@ -219,7 +235,8 @@ def test_the_bundled_model_plays_what_it_is_told(tmp_path: Path) -> None:
     pieces = mg.sample("folk", condition={"key": "D major", "meter": "6/8"}, length="16 bars", seed=1, num_samples=20)
     pitches = np.concatenate([piece.notes["pitch"] for piece in pieces]).astype(int)
     assert np.isin((pitches - 2) % 12, SCALES["major"]).mean() > 0.95
-    assert [steps_of(piece) for piece in pieces].count(16 * 12) >= 18
+    assert {int(piece.notes["pitch"][-1]) % 12 for piece in pieces} == {2}
+    assert {steps_of(piece) for piece in pieces} == {16 * 12}
     assert pieces[0] == mg.sample("folk", condition={"key": "D major", "meter": "6/8"}, length="16 bars", seed=1)
     piece = mg.sample("folk", prompt=tune(), length="16 bars", seed=3)
     assert piece.notes["pitch"][:16].tolist() == FOUR_BARS

@@ -54,6 +54,23 @@ class _Plan:
     record: dict[str, Any] = field(default_factory=dict)  # for the provenance
 
 
+@dataclass(frozen=True)
+class _LastNote:
+    """The last note of a tune: on its last beat that leaves an eighth or more, and the tonic (so 113 of 123 end)."""
+
+    frame: int
+    tonics: Sequence[int]  # tokens
+    rest: int
+
+    def token(self, frame: int, drawn: int, sounding: int) -> int:
+        """What stands in a frame from there on, for what was drawn and what sounded before: the nearest tonic, held."""
+        if frame > self.frame or (drawn or sounding) in self.tonics:
+            return drawn if frame == self.frame else 0
+        if (drawn or sounding) == self.rest:
+            return self.tonics[len(self.tonics) // 2]
+        return min(self.tonics, key=lambda token: (abs(token - (drawn or sounding)), token))
+
+
 class ScoreModel(Model):
     """A model of one to eight voices, a choir or a single tune: a recurrent network over a grid of sixteenths."""
 
@@ -447,7 +464,25 @@ class ScoreModel(Model):
             return meter.positions(n)
         return self._encoding.positions(n, plan.position, meter.bar_length)
 
+    def _last_note(
+        self, plan: _Plan, meter: Meter, key: tuple[int, str] | None, frames: int | None
+    ) -> _LastNote | None:
+        """How a tune ends whose length and key are known; None where the model says how, or somebody's melody does."""
+        encoding = self._encoding
+        told = "left" in self._engine.given and len(encoding.voices) == 1 and encoding.hold
+        if not told or key is None or frames is None or plan.soprano is not None:
+            return None
+        beat = 6 if meter.denominator == 8 and meter.numerator % 3 == 0 else encoding.steps_per_quarter
+        position = self._positions(plan, meter, frames)
+        begin = max(1 if plan.prompt is None else len(plan.prompt) + 1, frames - meter.bar_length)
+        frame = next((f for f in range(frames - 2, begin - 1, -1) if position[f] % beat == 0), None)
+        low, high = (p - encoding.lowest_pitch + encoding.first_pitch for p in encoding.ranges[encoding.voices[0]])
+        first = encoding.first_pitch - encoding.lowest_pitch
+        tonics = [t for t in range(low, high + 1) if (t - first - key[0] - plan.shift) % 12 == 0]
+        return _LastNote(frame, tonics, encoding.rest) if frame is not None and tonics else None
+
     def _draw(self, plan: _Plan, first: int, count: int) -> list[Score]:
+        encoding = self._encoding
         meters = [self._meter_of(plan, first + i) for i in range(count)]
         keys = [self._key_of(plan, first + i) for i in range(count)]
         n, wanted, arguments = self._request(plan, first, meters, keys)
@@ -455,9 +490,15 @@ class ScoreModel(Model):
         pieces = []
         for i in range(count):
             frames = int(drawn.lengths[i]) if wanted[i] is None else wanted[i]
+            tokens = drawn.tokens[i, :frames]
+            last = self._last_note(plan, meters[i], keys[i], wanted[i])
+            if last is not None:
+                for frame in range(last.frame, len(tokens)):
+                    sounding = next((int(t) for t in tokens[:frame, 1][::-1] if t), encoding.rest)
+                    tokens[frame, 1] = last.token(frame, int(tokens[frame, 1]), sounding)
             pieces.append(
-                self._encoding.decode(
-                    drawn.tokens[i, :frames],
+                encoding.decode(
+                    tokens,
                     meter=meters[i],
                     tempo=self._tempo_of(plan, meters[i]),
                     key=keys[i],
@@ -470,8 +511,10 @@ class ScoreModel(Model):
     def _notes(self, plan: _Plan) -> Iterator[Note]:
         encoding = self._encoding
         meter = self._meter_of(plan, 0)
-        n, wanted, arguments = self._request(plan, 0, [meter], [self._key_of(plan, 0)])
+        key = self._key_of(plan, 0)
+        n, wanted, arguments = self._request(plan, 0, [meter], [key])
         n = n if wanted[0] is None else wanted[0]
+        last = self._last_note(plan, meter, key, wanted[0])
         step, ticks = 0, encodings.TICKS_PER_STEP
         voices = encoding.voices
         columns = [voices.index(name) for name in encodings.slot_order(voices)]
@@ -489,6 +532,9 @@ class ScoreModel(Model):
             for frame in block.tolist():
                 if encoding.hold and frame[0] == END:
                     break
+                if last is not None and step >= last.frame:
+                    note = sounding[0]
+                    frame[1] = last.token(step, frame[1], encoding.rest if note is None else note[1])
                 for column, token in enumerate(frame[encoding.first_voice :]):
                     voice = columns[column]
                     note = sounding[voice]
