@@ -23,6 +23,7 @@ Floats = npt.NDArray[np.float32]
 Rolls = npt.NDArray[np.uint8]
 
 HEAR = "melody"  # of a piece that is told in another style
+_HEARINGS = 4  # of what is drawn
 _DEFAULT_BARS = 8
 _MAX_STEPS = 1 << 20
 _CHUNK = 1 << 12  # pictures at a time
@@ -418,11 +419,19 @@ class StyleModel(Model):
                 drawn[:, i] = label
         return drawn
 
-    def _made(self, codes: Floats, labels: Labels) -> Rolls:
-        """z (B, n, D) and a row of labels for each sequence -> pictures (B, n, C, T, P)."""
+    def _made(self, plan: _Plan, codes: Floats, labels: Labels) -> Rolls:
+        """z (B, n, D) and a row of labels for each sequence -> pictures (B, n, C, T, P).
+
+        What was drawn, not given, is heard again a few times, its melody alone, and told anew: each time it is more
+        like what the generator has learnt to tell (Bengio et al., "Generalized denoising auto-encoders as generative
+        models", 2013).
+        """
         batch, count, size = codes.shape
         styles = self._encoding.vectors(labels).repeat(count, axis=0)
         pictures = self._engine.draw(self._engine.decode(codes.reshape(-1, size), styles))
+        for _ in range(_HEARINGS if plan.z is None else 0):
+            heard, _ = self._engine.encode(lines(pictures, HEAR))
+            pictures = self._engine.draw(self._engine.decode(heard, styles))
         return pictures.reshape(batch, count, *pictures.shape[1:])
 
     def _begun(self, plan: _Plan, labels: Labels) -> npt.NDArray[np.float64] | None:
@@ -441,7 +450,7 @@ class StyleModel(Model):
         else:
             codes = plan.z[None].repeat(len(indices), axis=0)
         pieces = []
-        for i, made in enumerate(self._made(codes, labels)):
+        for i, made in enumerate(self._made(plan, codes, labels)):
             pictures = made if plan.prompt is None else np.concatenate([plan.prompt, made])
             pieces.append(self._score(plan, pictures, labels[i], indices[i]))
         return pieces
@@ -476,7 +485,7 @@ class StyleModel(Model):
                     )  # fmt: skip
                 else:
                     code = plan.z[None, number : number + 1]
-                picture = self._made(code, labels)[0, 0]
+                picture = self._made(plan, code, labels)[0, 0]
             for column in range(min(picture.shape[1], plan.steps - step)):
                 sounding = picture[0, column]
                 strikes = picture[-1, column] if rolls.onsets else np.zeros_like(sounding)
