@@ -18,6 +18,7 @@ void register_frames(py::module_& m);
 void register_generate(py::module_& m);
 void register_match(py::module_& m);
 void register_midi(py::module_& m);
+void register_note_tuples(py::module_& m);
 void register_rolls(py::module_& m);
 void register_spectra(py::module_& m);
 void register_tokens(py::module_& m);
@@ -54,6 +55,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   register_features(m);
   register_generate(m);
   register_feedforward(m);
+  register_note_tuples(m);
   register_frames(m);
   register_wavenet(m);
   register_attention(m);

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, Self
 
 from musicgen_ext.architectures.attention import AttentionConfig, MemoryConfig
+from musicgen_ext.architectures.c_rnn_gan import CRnnGanConfig
 from musicgen_ext.architectures.feedforward import FeedForwardConfig, FeedForwardLayer
 from musicgen_ext.architectures.frames import FramesConfig
 from musicgen_ext.architectures.gan import GanConfig
@@ -35,6 +36,7 @@ __all__ = [
     "PITCH_CLASSES",
     "TOKEN_KINDS",
     "AttentionConfig",
+    "CRnnGanConfig",
     "Condition",
     "Config",
     "Encoder",
@@ -80,6 +82,7 @@ CONFIGS: dict[str, type[Config]] = {
     each.arch: each
     for each in (
         AttentionConfig,
+        CRnnGanConfig,
         FramesConfig,
         GanConfig,
         RecurrentConfig,

@@ -9,6 +9,7 @@ from musicgen_ext.encodings.bars import Bars
 from musicgen_ext.encodings.base import Encoding
 from musicgen_ext.encodings.frames import PianoRollFrames, read_frames
 from musicgen_ext.encodings.melody_windows import ATTRIBUTES, FIRST_PITCH, MelodyWindows, melody_of
+from musicgen_ext.encodings.note_tuples import NoteTuples
 from musicgen_ext.encodings.notes_to_sound import Line, NotesToSound
 from musicgen_ext.encodings.performance import Performance
 from musicgen_ext.encodings.pitch_sequence import PitchSequence
@@ -79,6 +80,7 @@ __all__ = [
     "MelodyWindows",
     "Meter",
     "Note",
+    "NoteTuples",
     "NotesToSound",
     "Performance",
     "PianoRollFrames",
@@ -105,8 +107,8 @@ _OF_TOKENS: dict[str, type[Encoding]] = {
     each.name: each for each in (Bars, MelodyWindows, Performance, PitchSequence, Told, VoiceGrid)
 }
 
-_OF_OTHERS: dict[str, type[NotesToSound] | type[PianoRollFrames] | type[RollBars] | type[Sound] | type[StyledBars]] = {
-    each.name: each for each in (NotesToSound, PianoRollFrames, RollBars, Sound, StyledBars)
+_OF_OTHERS: dict[str, Any] = {
+    each.name: each for each in (NotesToSound, NoteTuples, PianoRollFrames, RollBars, Sound, StyledBars)
 }
 
 
@@ -115,14 +117,16 @@ def load(encoding: Mapping[str, Any], *, tokens: Literal[True]) -> Encoding: ...
 @overload
 def load(
     encoding: Mapping[str, Any], *, tokens: bool = False
-) -> Encoding | NotesToSound | PianoRollFrames | RollBars | Sound | StyledBars: ...
+) -> Encoding | NotesToSound | NoteTuples | PianoRollFrames | RollBars | Sound | StyledBars: ...
 def load(
     encoding: Mapping[str, Any], *, tokens: bool = False
-) -> Encoding | NotesToSound | PianoRollFrames | RollBars | Sound | StyledBars:
+) -> Encoding | NotesToSound | NoteTuples | PianoRollFrames | RollBars | Sound | StyledBars:
     """The encoding that a model file describes; with `tokens`, one that writes scores as tokens."""
     name = encoding.get("name")
     if isinstance(name, str) and name in _OF_OTHERS and not tokens:
-        return _OF_OTHERS[name].from_dict(encoding)
+        other: NotesToSound | NoteTuples | PianoRollFrames | RollBars | Sound | StyledBars
+        other = _OF_OTHERS[name].from_dict(encoding)
+        return other
     if not isinstance(name, str) or name not in _OF_TOKENS:
         known = sorted(_OF_TOKENS if tokens else (*_OF_TOKENS, *_OF_OTHERS))
         raise WeightsError(f"encoding.name: expected one of {known}, got {name!r}")

@@ -18,6 +18,7 @@ from musicgen_ext.generate.arguments import (
     sampler_options,
 )
 from musicgen_ext.generate.attention import AttentionEngine
+from musicgen_ext.generate.c_rnn_gan import CRnnGanEngine
 from musicgen_ext.generate.feedforward import FeedForwardEngine
 from musicgen_ext.generate.frames import FramesEngine, SampledFrames
 from musicgen_ext.generate.gan import GanEngine, SampledPictures
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_FRAMES",
     "AttentionEngine",
+    "CRnnGanEngine",
     "Coins",
     "Engine",
     "FeedForwardEngine",
@@ -52,10 +54,20 @@ __all__ = [
 ]
 
 
-Engine = AttentionEngine | FramesEngine | GanEngine | RecurrentEngine | VaeGanEngine | VariationalEngine | WaveNetEngine
+Engine = (
+    AttentionEngine
+    | CRnnGanEngine
+    | FramesEngine
+    | GanEngine
+    | RecurrentEngine
+    | VaeGanEngine
+    | VariationalEngine
+    | WaveNetEngine
+)
 
 _ENGINES: dict[str, type[Engine]] = {
     "attention": AttentionEngine,
+    "c_rnn_gan": CRnnGanEngine,
     "frames": FramesEngine,
     "gan": GanEngine,
     "recurrent": RecurrentEngine,

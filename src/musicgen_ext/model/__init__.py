@@ -17,6 +17,7 @@ from musicgen_ext.audio import Audio
 from musicgen_ext.errors import WeightsError
 from musicgen_ext.midi import Score
 from musicgen_ext.model.base import Model, Options, check_device
+from musicgen_ext.model.c_rnn_gan import CRnnGanModel
 from musicgen_ext.model.frames import FramesModel
 from musicgen_ext.model.gan import GanModel
 from musicgen_ext.model.score import ScoreModel
@@ -27,6 +28,7 @@ from musicgen_ext.model.vae_gan import StyleModel
 from musicgen_ext.model.variational import VariationalModel
 
 __all__ = [
+    "CRnnGanModel",
     "FramesModel",
     "GanModel",
     "Model",
@@ -49,6 +51,7 @@ _SUFFIX = ".safetensors"
 _CACHED_MODELS = 4
 # By architecture and, where that alone does not say it, encoding.
 _KINDS: dict[str | tuple[str, str], type[Model]] = {
+    "c_rnn_gan": CRnnGanModel,
     "gan": GanModel,
     "recurrent": ScoreModel,
     "vae_gan": StyleModel,

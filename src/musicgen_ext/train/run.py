@@ -15,7 +15,7 @@ import torch
 
 from musicgen_ext import files, weights
 from musicgen_ext.architectures import Config
-from musicgen_ext.train import data, frames, midi, rolls, sound, styles, told, voices, windows
+from musicgen_ext.train import data, frames, midi, rolls, sound, styles, told, tuples, voices, windows
 from musicgen_ext.train.export import export
 from musicgen_ext.train.folk import folk
 from musicgen_ext.train.loop import Options, Result, fit
@@ -30,6 +30,7 @@ DATASETS: Mapping[str, Callable[..., Any]] = {
     "folk": folk,
     "tokens": data.tokens,
     "roll_bars": rolls.roll_bars,
+    "note_tuples": tuples.note_tuples,
     "sounds": sound.sounds,
     "styles": styles.styles,
     "told": told.told,

@@ -20,5 +20,5 @@ __all__ = [
     "StyleObjective",
 ]
 
-LEARNERS: dict[str, Any] = {"gan": Adversarial, "vae_gan": StyleLearner}
+LEARNERS: dict[str, Any] = {"c_rnn_gan": Adversarial, "gan": Adversarial, "vae_gan": StyleLearner}
 """By the configuration's `arch`: classes made of a task, options and a device. All others learn by likelihood."""

@@ -9,6 +9,7 @@ from musicgen_ext.architectures import CONFIGS
 from musicgen_ext.train.models import Dropout
 from musicgen_ext.train.tasks.attention import AttentionTask, evaluate_attention
 from musicgen_ext.train.tasks.base import Distance, Likelihood, Part, Task
+from musicgen_ext.train.tasks.c_rnn_gan import CRnnGanTask
 from musicgen_ext.train.tasks.frames import FramesTask
 from musicgen_ext.train.tasks.gan import GanTask
 from musicgen_ext.train.tasks.recurrent import RecurrentTask, evaluate
@@ -31,6 +32,7 @@ __all__ = [
 TASKS: dict[str, Any] = {
     "attention": AttentionTask,
     "frames": FramesTask,
+    "c_rnn_gan": CRnnGanTask,
     "gan": GanTask,
     "recurrent": RecurrentTask,
     "wavenet": WaveNetTask,
