@@ -175,7 +175,7 @@ def _distances(a: Floats, b: Floats) -> Floats:
 
 
 def _density(values: Floats, width: float, grid: Floats) -> Floats:
-    counts, edges = np.histogram(values, bins=4 * _GRID)  # far finer than the smoothing
+    counts, edges = np.histogram(values, bins=4 * _GRID, range=(grid[0], grid[-1]))  # far finer than the smoothing
     centres = (edges[:-1] + edges[1:]) / 2
     used = counts > 0
     z = (grid[:, None] - centres[None, used]) / width
