@@ -53,7 +53,7 @@ from musicgen_ext.evaluate.frames import (
     format_frames,
     marginal_frames,
 )
-from musicgen_ext.evaluate.overlap import format_overlaps, overlap_report
+from musicgen_ext.evaluate.overlaps import format_overlaps, overlap_report
 from musicgen_ext.evaluate.pitch import Pitch, yin
 from musicgen_ext.evaluate.sound import (
     Counting,
