@@ -60,7 +60,7 @@ class _Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         layer = self.layer
         if layer.kind == "reshape":
-            return x.reshape(len(x), *layer.shape)
+            return x.flatten(1).unflatten(1, layer.shape)  # as a trace can be taken of it for any batch
         if layer.kind == "dense":
             x = F.linear(x.flatten(1), self.weight, self.bias)
         else:
