@@ -485,7 +485,7 @@ def test_an_encoding_survives_in_a_model_file(encoding, make_model, tmp_path):
     path = tmp_path / "model.safetensors"
     weights.write(path, model)
     assert encodings.load(weights.read(path).encoding) == encoding
-    with pytest.raises(mg.WeightsError, match=r"model.safetensors: config: expected one token a frame, of \d+, got 5 of"):
+    with pytest.raises(mg.WeightsError, match=r"model.safetensors: config: expected one token a frame, of \d+, got 5"):
         mg.load(path)
 
 
