@@ -1,7 +1,13 @@
 """Recurrent adversarial pairs: notes as numbers, their native loop, and the game that makes them."""
 
 import itertools
+import os
 import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,6 +115,93 @@ noise, state = np.zeros((1 << 20, 4), np.float32), np.zeros(132, np.float32)
 """
     late = ctrl_c(before, "model.run(noise, state)", "assert model.run(noise[:3], state)[0].shape == (3, 4)")
     assert late < 1  # 0.1 s on a machine of one's own
+
+
+def test_R41_one_engine_in_many_threads():
+    engine = generate.load(tiny_file("int8"))
+    want, got = [engine.sample(400, seed=5, index=i)[0] for i in range(4)], {}
+
+    def run(index):
+        got[index] = [engine.sample(400, seed=5, index=index)[0] for _ in range(5)]
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == [0, 1, 2, 3]
+    assert all(np.array_equal(want[index], rows) for index, each in got.items() for rows in each)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_R42_fork_also_during_a_call():
+    engine = generate.load(tiny_file())
+    want = engine.sample(50, seed=2)[0]
+    noise = np.zeros((20_000, 5), np.float32)
+    busy = threading.Thread(target=engine.sample, args=(len(noise),), kwargs={"noise": noise})
+    busy.start()
+    children = []
+    for _ in range(3):
+        pid = os.fork()
+        if pid == 0:  # the child has the engine, but not the other thread's call
+            os._exit(0 if np.array_equal(engine.sample(50, seed=2)[0], want) else 1)
+        children.append(pid)
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0, 0, 0]
+    busy.join()
+    assert np.array_equal(engine.sample(50, seed=2)[0], want)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts through LD_PRELOAD")
+def test_R44_no_allocation_and_no_lock_in_a_step(tmp_path):
+    """malloc and pthread_mutex_lock are counted around calls of 96 and of 960 rows: nothing is added for a row.
+
+    The counter itself is proven by calls from Python, one for every row, which do allocate.
+    """
+    source, library = Path(__file__).parent / "cpp/counter.c", tmp_path / "counter.so"
+    built = subprocess.run(
+        ["cc", "-shared", "-fPIC", "-O1", str(source), "-o", str(library), "-ldl"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if built.returncode:
+        pytest.skip(f"needs a C compiler: {built.stderr[:200]}")
+    code = """
+    import ctypes, sys
+    import numpy as np
+    sys.path[:0] = [sys.argv[1], sys.argv[2]]
+    from test_c_rnn_gan import tiny_file
+    from musicgen_ext import generate
+    counter = ctypes.CDLL(sys.argv[3])
+    counter.counter_stop.restype = ctypes.c_long
+    def count(function):
+        function()
+        counts = []
+        for which in (0, 1):
+            counter.counter_start(); function(); counts.append(counter.counter_stop(which))
+        return counts
+    few, many = np.ones((96, 5), np.float32), np.ones((960, 5), np.float32)
+    for storage in ("float32", "bfloat16", "int8"):
+        engine = generate.load(tiny_file(storage))
+        run = lambda noise: engine._model.run(noise, engine.start())
+        (few_allocated, few_locked), (allocated, locked) = count(lambda: run(few)), count(lambda: run(many))
+        assert allocated == few_allocated, (storage, few_allocated, allocated)
+        # Signals are looked for every few milliseconds, under Python's lock: not once a row.
+        assert locked - few_locked < 100, (storage, few_locked, locked)
+    single = [count(lambda: [run(few[:1]) for _ in range(n)])[0] for n in (5, 40)]
+    assert single[1] > single[0] + 30, single
+    print("counted")
+    """
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(here), str(here.parent / "python"), str(library)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "LD_PRELOAD": str(library)},
+        check=False,
+    )
+    assert "counted" in done.stdout, done.stderr
 
 
 # -- notes as numbers --------------------------------------------------------------------------------------------------
