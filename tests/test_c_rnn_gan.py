@@ -311,3 +311,35 @@ def test_a_game_makes_a_model_file(rng, tmp_path):
     assert len(mg.sample(tmp_path / "a" / "model.safetensors", seed=0).notes) == 64
     with pytest.raises(ValueError, match=r"model\.outputs: expected 4 for notes as numbers, got 5"):
         train.fit(CRnnGanConfig(3, 8, outputs=5), corpus, tmp_path / "c", options=options)
+
+
+def test_a_discriminator_hears_what_is_meant(rng):
+    """Both what people made and what is made lie on the encoding's grid; the gradient is that of what was said."""
+    torch = pytest.importorskip("torch")
+    from musicgen_ext.train.models import Dropout
+    from musicgen_ext.train.tasks.c_rnn_gan import CRnnGanTask
+    from musicgen_ext.train.tuples import TupleCorpus
+
+    encoding = NoteTuples(steps_per_quarter=2, longest=3, lowest_pitch=50, num_pitches=30)
+    pieces = [rng.random((12, 4)).astype(np.float32) for _ in range(4)]
+    corpus = TupleCorpus(pieces, pieces, [], encoding, notes=6)
+    config = CRnnGanConfig(3, 8, 1)
+
+    def made(straight_through):
+        torch.manual_seed(0)
+        task = CRnnGanTask(config, corpus, Dropout(), {"straight_through": straight_through})
+        generator = task.network()
+        rows = task.made(generator, 5)
+        rows.sum().backward()
+        return task, rows.detach().numpy(), generator.output.weight.grad.numpy()
+
+    (task, shown, gradient), (_, said, wanted) = made(True), made(False)
+    assert np.array_equal(gradient, wanted)
+    assert np.abs(wanted).max() > 0
+    real = task.real([0, 1, 2, 3], np.random.default_rng(0)).numpy()
+    most = np.array([6, 6, 29, 127])
+    for rows in (*shown, *real):
+        assert np.abs(rows * most - np.rint(rows * most)).max() < 127 * EPS
+    for rows, meant in zip(shown, said, strict=True):
+        assert np.array_equal(encoding.ticks(rows), encoding.ticks(meant))
+    assert not np.array_equal(shown, said)

@@ -51,12 +51,22 @@ class CRnnGanTask:
             rows = self.data.train[piece]
             first = int(rng.integers(len(rows) - self.data.notes + 1))
             windows.append(rows[first : first + self.data.notes])
-        return torch.from_numpy(np.stack(windows))
+        return self._on_the_grid(torch.from_numpy(np.stack(windows)))
 
     def made(self, generator: CRnnGan, count: int) -> Tensor:
         where = next(generator.parameters()).device
-        rows: Tensor = generator(torch.randn(count, self.data.notes, self.config.noise, device=where))
-        return rows.float()
+        rows: Tensor = generator(torch.randn(count, self.data.notes, self.config.noise, device=where)).float()
+        if not self.settings.straight_through:
+            return rows
+        return rows + (self._on_the_grid(rows) - rows).detach()
+
+    def _on_the_grid(self, rows: Tensor) -> Tensor:
+        """The nearest numbers that mean what these do: a discriminator would know all others at once."""
+        encoding = self.data.note_tuples
+        steps = encoding.longest * encoding.steps_per_quarter
+        most = rows.new_tensor([steps, steps, encoding.num_pitches - 1, 127])
+        least = rows.new_tensor([0, 1, 0, 1])
+        return torch.maximum(torch.floor(rows * most + 0.5), least) / most
 
     def exported(self, average: CRnnGan) -> CRnnGan:
         return average.eval()
