@@ -636,7 +636,10 @@ def _train(arguments: argparse.Namespace) -> int:
         measure=partial(_measured, copies=arguments.start_from is not None, seed=arguments.seed or 0),
     )
     for split, likelihood in likelihoods.items():
-        print(f"{split}: {likelihood.nll:.4f} nats per token ({likelihood.tokens:,} tokens)")
+        if likelihood.name == "nll":
+            print(f"{split}: {likelihood.nll:.4f} nats per token ({likelihood.tokens:,} tokens)")
+        else:
+            print(f"{split}: {likelihood.name} {likelihood.nll:.4f} from held-out music ({likelihood.tokens:,} excerpts)")
     print(files.shown(result.path))
     return DONE
 
