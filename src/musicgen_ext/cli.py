@@ -636,10 +636,8 @@ def _train(arguments: argparse.Namespace) -> int:
         measure=partial(_measured, copies=arguments.start_from is not None, seed=arguments.seed or 0),
     )
     for split, likelihood in likelihoods.items():
-        if likelihood.name == "nll":
-            print(f"{split}: {likelihood.nll:.4f} nats per token ({likelihood.tokens:,} tokens)")
-        else:
-            print(f"{split}: {likelihood.name} {likelihood.nll:.4f} from held-out music ({likelihood.tokens:,} excerpts)")
+        unit, parts = ("nats per token", "tokens") if likelihood.name == "nll" else ("from held-out music", "excerpts")
+        print(f"{split}: {likelihood.nll:.4f} {unit} ({likelihood.tokens:,} {parts})")
     print(files.shown(result.path))
     return DONE
 
