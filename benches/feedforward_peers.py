@@ -97,7 +97,7 @@ def onnx_of(config, tensors):
 
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # torch announces the successor of this exporter
         torch.onnx.export(
             torch_module(config, tensors), (torch.zeros(1, *config.input),), buffer, input_names=["x"],
             output_names=["y"], dynamic_axes={"x": {0: "b"}, "y": {0: "b"}}, dynamo=False,
